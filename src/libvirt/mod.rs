@@ -1,1 +1,269 @@
-//! Stub.
+//! Libvirt: hypervisors through the `virt` crate, and the XML that it takes.
+//!
+//! Facts that a *plan* needs come from one `virsh` in the host's query batch (one round trip per host, see
+//! `docs/adr/`); everything that changes libvirt, and everything live (guests, migration), goes through [`Hypervisor`].
+//! Imports `host` (how to reach the daemon over ssh), `spec` and `model`.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::model::{ByteSize, HostId, Rate};
+
+/// Says what libvirt refused or could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum LibvirtError {
+    /// The daemon could not be reached.
+    #[error("host {host}: cannot connect to libvirt: {reason}")]
+    Connect {
+        /// The host.
+        host: HostId,
+        /// libvirt's own message.
+        reason: String,
+    },
+    /// A call failed.
+    #[error("host {host}: cannot {action}: {reason}")]
+    Call {
+        /// The host.
+        host: HostId,
+        /// What was being done: `start guest web1`.
+        action: String,
+        /// libvirt's own message.
+        reason: String,
+        /// libvirt's error number (`virErrorNumber`), 0 when there was none.
+        code: u32,
+    },
+    /// XML from or for libvirt could not be read.
+    #[error("cannot read the XML of {what}: {reason}")]
+    Xml {
+        /// Whose XML.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// State of a domain (`virDomainState`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DomainState {
+    /// Running or blocked on a resource.
+    Running,
+    /// Paused, for the reason of [`PauseReason`].
+    Paused(PauseReason),
+    /// Being shut down.
+    ShuttingDown,
+    /// Shut off.
+    ShutOff,
+    /// Crashed.
+    Crashed,
+    /// Suspended by guest power management.
+    Suspended,
+    /// libvirt does not say.
+    Unknown,
+}
+
+/// Why a domain is paused (`virDomainPausedReason`), as far as migration cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PauseReason {
+    /// Its user paused it.
+    User,
+    /// A migration is under way.
+    Migration,
+    /// Post-copy migration is under way.
+    PostCopy,
+    /// Post-copy migration broke.
+    PostCopyFailed,
+    /// An I/O error stopped it.
+    IoError,
+    /// It is being started.
+    StartingUp,
+    /// Any other reason.
+    Other,
+}
+
+/// What one host's libvirt knows about one domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DomainFacts {
+    /// Name.
+    pub name: String,
+    /// UUID, lower case with hyphens.
+    pub uuid: String,
+    /// State.
+    pub state: DomainState,
+    /// Whether a persistent definition exists here.
+    pub persistent: bool,
+    /// Whether it starts with the host.
+    pub autostart: bool,
+    /// XML: live if it is active, otherwise the persistent one.
+    pub xml: String,
+}
+
+/// What one host is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeFacts {
+    /// Host UUID that libvirt reports in its capabilities.
+    pub uuid: String,
+    /// Host name that libvirt reports.
+    pub hostname: String,
+    /// libvirt's version as `major * 1_000_000 + minor * 1_000 + release`.
+    pub libvirt: u64,
+    /// QEMU's version, likewise.
+    pub qemu: u64,
+    /// Free memory.
+    pub free_memory: ByteSize,
+    /// Capabilities XML.
+    pub capabilities: String,
+}
+
+/// What a migration asks of libvirt. Always peer to peer, live, persistent, undefining at the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationRequest {
+    /// Domain name.
+    pub domain: String,
+    /// Destination's libvirt URI as the *source host* resolves it.
+    pub destination: String,
+    /// Where the stream goes: `tcp://ADDRESS`.
+    pub stream: String,
+    /// Upper bound of the bandwidth.
+    pub bandwidth: Option<Rate>,
+    /// Domain XML for the destination, if it differs.
+    pub destination_xml: Option<String>,
+    /// Pause that the guest may suffer.
+    pub max_downtime: Duration,
+    /// Whether the guest arrives paused.
+    pub paused: bool,
+    /// Whether post-copy may be switched to.
+    pub post_copy: bool,
+}
+
+/// Statistics of a migration job (`virDomainGetJobStats`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct JobStats {
+    /// Whether a job is under way, or this is what a completed one left.
+    pub active: bool,
+    /// Time since it began.
+    pub elapsed: Duration,
+    /// Guest memory in all, in bytes.
+    pub memory_total: u64,
+    /// Guest memory that remains, in bytes.
+    pub memory_remaining: u64,
+    /// Memory transferred, in bytes.
+    pub memory_processed: u64,
+    /// Disk transferred, in bytes: 0 on shared storage.
+    pub disk_processed: u64,
+    /// Bandwidth of memory, in bytes per second.
+    pub bandwidth: u64,
+    /// Pages dirtied per second.
+    pub dirty_pages_per_second: u64,
+    /// Page size in bytes.
+    pub page_size: u64,
+    /// Iteration, from 1.
+    pub iteration: u64,
+    /// Pause as QEMU counted it; only of a completed job.
+    pub downtime: Option<Duration>,
+    /// Time to set the migration up.
+    pub setup: Option<Duration>,
+}
+
+/// One host's libvirt daemon. Every call is blocking.
+pub trait Hypervisor: Send + Sync {
+    /// The host.
+    fn host(&self) -> &HostId;
+    /// Describes the host.
+    ///
+    /// # Errors
+    /// [`LibvirtError`], as all calls below.
+    fn node(&self) -> Result<NodeFacts, LibvirtError>;
+    /// All domains, sorted by name.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn domains(&self) -> Result<Vec<DomainFacts>, LibvirtError>;
+    /// One domain; `None` when the daemon says that it has none of this name.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn domain(&self, name: &str) -> Result<Option<DomainFacts>, LibvirtError>;
+    /// Defines a domain; fails when one of this name or UUID exists.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn define_domain(&self, xml: &str) -> Result<(), LibvirtError>;
+    /// Undefines a domain that is shut off.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn undefine_domain(&self, name: &str) -> Result<(), LibvirtError>;
+    /// Starts a domain.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn start_domain(&self, name: &str) -> Result<(), LibvirtError>;
+    /// Stops a domain at once (pulls the plug).
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn destroy_domain(&self, name: &str) -> Result<(), LibvirtError>;
+    /// Sets whether a domain starts with the host.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn set_autostart(&self, name: &str, autostart: bool) -> Result<(), LibvirtError>;
+    /// Defines, builds, starts and autostarts a pool; updates its definition when it differs, never destroys it.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn ensure_pool(&self, name: &str, xml: &str) -> Result<(), LibvirtError>;
+    /// Rescans a pool: a stale pool at the destination makes a migration fail.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn refresh_pool(&self, name: &str) -> Result<(), LibvirtError>;
+    /// Stops and undefines a pool; nothing to do when it does not exist. Its contents stay.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn remove_pool(&self, name: &str) -> Result<(), LibvirtError>;
+    /// Whether this host's CPU can run the guest CPU of a domain's live XML (`virConnectCompareHypervisorCPU`);
+    /// `Err` text names what is missing.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn cpu_fits(&self, domain_xml: &str) -> Result<Result<(), String>, LibvirtError>;
+    /// Migrates; returns when it ended.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]; the caller must look at both hosts before it believes either way.
+    fn migrate(&self, request: &MigrationRequest) -> Result<(), LibvirtError>;
+    /// The job under way, if there is one.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn job(&self, domain: &str) -> Result<Option<JobStats>, LibvirtError>;
+    /// What the last completed job left; ask the host where the guest is now.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn completed_job(&self, domain: &str) -> Result<Option<JobStats>, LibvirtError>;
+    /// Changes the pause that a migration under way may cause.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn set_max_downtime(&self, domain: &str, downtime: Duration) -> Result<(), LibvirtError>;
+    /// Cancels the job under way (`virDomainAbortJob`).
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn abort_job(&self, domain: &str) -> Result<(), LibvirtError>;
+}
+
+/// Opens hypervisors; real ones over ssh, or fakes.
+pub trait Connector: Send + Sync {
+    /// Connects to a host's libvirt daemon; one connection per host is kept and reused.
+    ///
+    /// # Errors
+    /// [`LibvirtError::Connect`] when the daemon cannot be reached.
+    fn open(&self, host: &HostId) -> Result<std::sync::Arc<dyn Hypervisor>, LibvirtError>;
+}

@@ -1,1 +1,28 @@
-//! Stub.
+//! The leaf words that every other module speaks: ids, paths, sizes, rates, secrets, commands, steps, findings.
+//!
+//! Imports nothing of stor. No I/O, no policy; a type lives here when two modules on different levels need it.
+
+pub mod id;
+pub mod path;
+pub mod size;
+pub mod secret;
+pub mod command;
+pub mod observations;
+pub mod owned;
+pub mod step;
+pub mod finding;
+pub mod image;
+
+pub use command::{Answer, Command, Output, Query, Stdin};
+pub use finding::{Finding, FindingCode, Severity};
+pub use id::{ClusterName, GuestId, HostId, ImageId, NameError, StorageId};
+pub use image::{ImageFormat, ImageLocation};
+pub use observations::{HostSeen, Observations, Unknown};
+pub use owned::{Owned, OwnedKind, Record};
+pub use path::AbsPath;
+pub use secret::Secret;
+pub use size::{ByteSize, Rate};
+pub use step::{
+    BlockLine, BlockSpec, Blocked, Difference, Effect, FileContent, FileMode, FileSpec, ImageSpec, PeerKey,
+    Proposal, ResourceId, ResourceKind, Risk, Step, Wave,
+};

@@ -1,0 +1,56 @@
+//! Where an image is, as the hypervisors reach it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::AbsPath;
+
+/// Image formats that stor creates and attaches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageFormat {
+    /// The guest's sectors as they are.
+    #[default]
+    Raw,
+    /// QEMU copy-on-write, version 3.
+    Qcow2,
+}
+
+impl fmt::Display for ImageFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        })
+    }
+}
+
+/// How a hypervisor reaches an image.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageLocation {
+    /// A file below a mount.
+    File(AbsPath),
+    /// A file on a GlusterFS volume through libgfapi.
+    Gluster {
+        /// Servers, in the order in which they are tried.
+        servers: Vec<String>,
+        /// Volume.
+        volume: String,
+        /// Path within the volume, without a leading slash.
+        path: String,
+    },
+}
+
+impl fmt::Display for ImageLocation {
+    /// Shows the path, or QEMU's URL (`qemu-block-drivers(7)`).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.fmt(f),
+            Self::Gluster { servers, volume, path } => {
+                write!(f, "gluster://{}/{volume}/{path}", servers.first().map_or("", String::as_str))
+            }
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! Steps: what a plan is made of. All decisions stand here; executing has no choices left.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{AbsPath, Command, Finding, HostId, ImageFormat, ImageLocation, Owned, Secret, StorageId};
+
+/// The kind of a resource, in the field's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the variants are the field's own words")]
+pub enum ResourceKind {
+    Host,
+    Record,
+    Package,
+    Service,
+    Directory,
+    Peer,
+    Brick,
+    Volume,
+    Export,
+    Target,
+    Lun,
+    Mount,
+    Session,
+    Pool,
+    Trust,
+    Image,
+    Guest,
+    Storage,
+}
+
+impl fmt::Display for ResourceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{self:?}").to_lowercase())
+    }
+}
+
+/// Names one resource, shown as `volume gfs`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ResourceId {
+    /// The kind.
+    pub kind: ResourceKind,
+    /// The name within its kind.
+    pub name: String,
+}
+
+impl ResourceId {
+    /// Names a resource.
+    #[must_use]
+    pub fn new(kind: ResourceKind, name: impl fmt::Display) -> Self {
+        Self { kind, name: name.to_string() }
+    }
+}
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// One difference between what the file wants and what a host shows: the reason for a step.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Difference {
+    /// What differs, as a dotted path in the field's words, e.g. `volume.gfs.options.auth.allow`.
+    pub field: String,
+    /// What the file wants.
+    pub desired: String,
+    /// What the host shows; `absent` when it is known to be absent.
+    pub observed: String,
+}
+
+impl Difference {
+    /// Names a difference.
+    #[must_use]
+    pub fn new(field: impl Into<String>, desired: impl fmt::Display, observed: impl fmt::Display) -> Self {
+        Self { field: field.into(), desired: desired.to_string(), observed: observed.to_string() }
+    }
+}
+
+/// What a step may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Risk {
+    /// Takes nothing away from anybody.
+    Safe,
+    /// Interrupts or removes a service, mount, pool or definition; data stays.
+    Disruptive,
+    /// Destroys data; only ever planned when the user named it.
+    DataLoss,
+}
+
+/// File permission bits, e.g. `0o644`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct FileMode(pub u32);
+
+/// A file that stor owns whole. Written as: temporary file in the same directory, fsync, rename, fsync of the directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileSpec {
+    /// Where it goes; missing parent directories are made with mode 0755.
+    pub path: AbsPath,
+    /// Permission bits; the owner is root.
+    pub mode: FileMode,
+    /// What it holds.
+    pub content: FileContent,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileContent {
+    /// Text that a plan may show.
+    Text(String),
+    /// A value that it may not.
+    Secret(Secret),
+}
+
+/// A marked block that stor owns inside somebody else's file, between `# BEGIN stor NAME` and `# END stor NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BlockSpec {
+    /// The file; created with `mode` when it is missing, otherwise owner and mode are kept.
+    pub path: AbsPath,
+    /// Permission bits for a new file.
+    pub mode: FileMode,
+    /// The word after `stor` in both marks, usually the cluster's name.
+    pub marker: String,
+    /// Lines between the marks; `None` removes block and marks.
+    pub lines: Option<Vec<BlockLine>>,
+}
+
+/// One line of a marked block.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BlockLine {
+    /// The line itself.
+    Text(String),
+    /// A line of `authorized_keys(5)`: options, then a public key that another host holds.
+    Key(PeerKey),
+}
+
+/// A public key of another host, read from there when the step runs if it did not exist when planning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PeerKey {
+    /// The host that holds the key pair.
+    pub of: HostId,
+    /// The public key's file there.
+    pub path: AbsPath,
+    /// What to write before the key (`restrict,from="...",command="..."`).
+    pub options: String,
+    /// The key (type and base64) if it was observed.
+    pub known: Option<String>,
+}
+
+/// An image to create; never overwrites one that exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImageSpec {
+    /// Where it goes.
+    pub location: ImageLocation,
+    /// Format.
+    pub format: ImageFormat,
+    /// Virtual size in bytes.
+    pub size: super::ByteSize,
+    /// A file on the machine that runs stor, copied in once.
+    pub source: Option<std::path::PathBuf>,
+}
+
+/// What a step does on its host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// Runs commands in order; stops at the first that fails.
+    Run(Vec<Command>),
+    /// Writes a file that stor owns whole.
+    WriteFile(FileSpec),
+    /// Removes files that stor owns whole.
+    RemoveFiles(Vec<AbsPath>),
+    /// Sets or removes a marked block.
+    EditBlock(BlockSpec),
+    /// Defines, builds, starts and autostarts a libvirt pool; updates it when it differs, never destroys it.
+    EnsurePool {
+        /// Pool name.
+        name: String,
+        /// Pool XML (<https://libvirt.org/formatstorage.html>).
+        xml: String,
+    },
+    /// Stops and undefines a libvirt pool; its contents stay.
+    RemovePool {
+        /// Pool name.
+        name: String,
+    },
+    /// Creates an image.
+    CreateImage(ImageSpec),
+    /// Defines a libvirt domain that does not exist yet.
+    DefineGuest {
+        /// Domain name.
+        name: String,
+        /// Domain XML (<https://libvirt.org/formatdomain.html>).
+        xml: String,
+    },
+    /// Undefines a libvirt domain that is shut off.
+    UndefineGuest {
+        /// Domain name.
+        name: String,
+    },
+}
+
+/// When a step runs. A wave runs on all hosts at once; the next begins when it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wave {
+    /// The ownership record takes up what later steps will create.
+    Record,
+    /// What left the file: definitions of guests.
+    ReleaseGuest,
+    /// What left the file: pools.
+    ReleasePool,
+    /// What left the file: mounts, sessions, and other files and blocks.
+    ReleaseMount,
+    /// What left the file: volumes, exports, targets.
+    ReleaseExport,
+    /// What left the file: peers, services.
+    ReleaseService,
+    /// Packages, directories, daemons on storage servers; key pairs on hypervisors.
+    Prerequisites,
+    /// What joins servers to one service (peers).
+    Service,
+    /// Exports, targets, volumes.
+    Export,
+    /// Packages, secrets and trust on hypervisors.
+    ClientPrerequisites,
+    /// Mounts and sessions.
+    Mount,
+    /// Libvirt pools.
+    Pool,
+    /// Images.
+    Image,
+    /// Guest definitions.
+    Guest,
+    /// The ownership record forgets what was removed.
+    Settle,
+}
+
+impl Wave {
+    /// Tells whether a failure here stops everything later of the same storage on every host, not only on its own.
+    #[must_use]
+    pub fn is_server_side(self) -> bool {
+        matches!(self, Self::Prerequisites | Self::Service | Self::Export)
+    }
+}
+
+impl fmt::Display for Wave {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Record => "record",
+            Self::ReleaseGuest => "release guests",
+            Self::ReleasePool => "release pools",
+            Self::ReleaseMount => "release mounts",
+            Self::ReleaseExport => "release exports",
+            Self::ReleaseService => "release services",
+            Self::Prerequisites => "server prerequisites",
+            Self::Service => "storage service",
+            Self::Export => "export, target, volume",
+            Self::ClientPrerequisites => "client prerequisites",
+            Self::Mount => "mount, session",
+            Self::Pool => "pool",
+            Self::Image => "image",
+            Self::Guest => "guest",
+            Self::Settle => "settle",
+        })
+    }
+}
+
+/// One change on one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// When it runs.
+    pub wave: Wave,
+    /// Where it runs.
+    pub host: HostId,
+    /// What it changes.
+    pub subject: ResourceId,
+    /// The storage that it serves, if any; decides what a failure stops.
+    pub storage: Option<StorageId>,
+    /// What it does, in one line: `create volume gfs (replica 3, arbiter 1)`.
+    pub title: String,
+    /// The differences that call for it.
+    pub why: Vec<Difference>,
+    /// What runs.
+    pub effect: Effect,
+    /// What would take it back, when that is known.
+    pub undo: Option<Effect>,
+    /// What it may cost.
+    pub risk: Risk,
+    /// What stor owns on the host once this step ran, if it creates something.
+    pub owns: Option<Owned>,
+    /// What stor no longer owns once this step ran, if it removes something.
+    pub forgets: Option<Owned>,
+}
+
+impl Step {
+    /// Makes a safe step without reasons, undo or ownership.
+    #[must_use]
+    pub fn new(
+        wave: Wave,
+        host: &HostId,
+        subject: ResourceId,
+        title: impl Into<String>,
+        effect: Effect,
+    ) -> Self {
+        Self {
+            wave,
+            host: host.clone(),
+            subject,
+            storage: None,
+            title: title.into(),
+            why: Vec::new(),
+            effect,
+            undo: None,
+            risk: Risk::Safe,
+            owns: None,
+            forgets: None,
+        }
+    }
+    /// Adds a reason.
+    #[must_use]
+    pub fn because(mut self, difference: Difference) -> Self {
+        self.why.push(difference);
+        self
+    }
+    /// Says which storage it serves.
+    #[must_use]
+    pub fn serving(mut self, storage: &StorageId) -> Self {
+        self.storage = Some(storage.clone());
+        self
+    }
+    /// Says what stor owns once it ran.
+    #[must_use]
+    pub fn owning(mut self, owned: Owned) -> Self {
+        self.owns = Some(owned);
+        self
+    }
+    /// Says what stor no longer owns once it ran.
+    #[must_use]
+    pub fn forgetting(mut self, owned: Owned) -> Self {
+        self.forgets = Some(owned);
+        self
+    }
+    /// Sets the risk.
+    #[must_use]
+    pub fn risking(mut self, risk: Risk) -> Self {
+        self.risk = risk;
+        self
+    }
+    /// Says what takes it back.
+    #[must_use]
+    pub fn undone_by(mut self, effect: Effect) -> Self {
+        self.undo = Some(effect);
+        self
+    }
+}
+
+/// Something that cannot be planned now, and why; nothing that depends on it is planned either.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Blocked {
+    /// What cannot be planned.
+    pub subject: ResourceId,
+    /// The host that it would change, if it is one.
+    pub host: Option<HostId>,
+    /// Whether waiting helps: the host was unreachable or did not answer in time.
+    pub unknown: bool,
+    /// Why, with the facts.
+    pub reason: String,
+    /// What the user can do.
+    pub hint: Option<String>,
+}
+
+/// What one part of the planner asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Proposal {
+    /// Steps, in the order in which they run within a wave on a host.
+    pub steps: Vec<Step>,
+    /// What cannot be planned.
+    pub blocked: Vec<Blocked>,
+    /// What the user should know.
+    pub findings: Vec<Finding>,
+}
+
+impl Proposal {
+    /// Appends another proposal.
+    pub fn extend(&mut self, other: Self) {
+        self.steps.extend(other.steps);
+        self.blocked.extend(other.blocked);
+        self.findings.extend(other.findings);
+    }
+}

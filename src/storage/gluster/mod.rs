@@ -1,0 +1,3 @@
+//! GlusterFS: replicated volumes, FUSE mounts or libgfapi.
+
+pub mod spec;
