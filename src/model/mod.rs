@@ -12,7 +12,9 @@ pub mod owned;
 pub mod step;
 pub mod finding;
 pub mod image;
+pub mod cancel;
 
+pub use cancel::Cancel;
 pub use command::{Answer, Command, Output, Query, Stdin};
 pub use finding::{Finding, FindingCode, Severity};
 pub use id::{ClusterName, GuestId, HostId, ImageId, NameError, StorageId};
