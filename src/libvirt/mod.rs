@@ -4,6 +4,10 @@
 //! `docs/adr/`); everything that changes libvirt, and everything live (guests, migration), goes through [`Hypervisor`].
 //! Imports `host` (how to reach the daemon over ssh), `spec` and `model`.
 
+pub mod domain_xml;
+pub mod pool_xml;
+pub mod xml;
+
 use std::time::Duration;
 
 use serde::Serialize;

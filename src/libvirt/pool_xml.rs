@@ -1,0 +1,171 @@
+//! Storage pool XML: builders, a reader, and a comparison that knows what libvirt adds by itself.
+//!
+//! Pure. Imports `model` only. Which pools a storage needs is decided in `storage`; talking to libvirt is `conn`.
+//! Source: <https://libvirt.org/formatstorage.html>.
+
+use super::LibvirtError;
+use super::xml::{self, Element};
+use crate::model::{AbsPath, Difference, StorageId};
+
+/// What a pool's definition says, as far as stor sets it; what libvirt fills in by itself is left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolDefinition {
+    /// `dir`, `netfs`, `iscsi` ...
+    pub kind: String,
+    /// Name.
+    pub name: String,
+    /// UUID, when the XML has one: libvirt gives one to a pool that came without.
+    pub uuid: Option<String>,
+    /// Target path without a trailing slash.
+    pub target: Option<String>,
+    /// Hosts of the source, in order, as `NAME` or `NAME:PORT`.
+    pub source_hosts: Vec<String>,
+    /// Directory of the source without a trailing slash.
+    pub source_dir: Option<String>,
+    /// Device of the source.
+    pub source_device: Option<String>,
+    /// Format of the source.
+    pub source_format: Option<String>,
+}
+
+/// Writes the XML of a directory pool, named like its storage.
+#[must_use]
+pub fn dir_pool(name: &StorageId, path: &AbsPath) -> String {
+    Element::new("pool")
+        .with("type", "dir")
+        .child(Element::new("name").containing(name.as_str()))
+        .child(Element::new("target").child(Element::new("path").containing(path.as_str())))
+        .render()
+}
+
+/// Reads a pool's XML: one of the builders' or what `virsh pool-dumpxml` printed.
+///
+/// # Errors
+/// [`LibvirtError::Xml`] when the text is no XML of a pool.
+pub fn parse(text: &str) -> Result<PoolDefinition, LibvirtError> {
+    let root = xml::parse(text, "a storage pool")?;
+    let fail =
+        |reason: &str| LibvirtError::Xml { what: "a storage pool".to_owned(), reason: reason.to_owned() };
+    if root.name != "pool" {
+        return Err(fail(&format!("the root element is <{}>, not <pool>", root.name)));
+    }
+    let source = root.first("source").cloned().unwrap_or_default();
+    Ok(PoolDefinition {
+        kind: root.attribute("type").ok_or_else(|| fail("it has no type"))?.to_owned(),
+        name: root.text_at("name").ok_or_else(|| fail("it has no name"))?.to_owned(),
+        uuid: root.text_at("uuid").map(str::to_ascii_lowercase),
+        target: root.text_at("target/path").map(place),
+        source_hosts: source.all("host").map(host).collect(),
+        source_dir: source.first("dir").and_then(|dir| dir.attribute("path")).map(place),
+        source_device: source.first("device").and_then(|device| device.attribute("path")).map(str::to_owned),
+        source_format: source
+            .first("format")
+            .and_then(|format| format.attribute("type"))
+            .filter(|format| *format != "auto")
+            .map(str::to_owned),
+    })
+}
+
+/// Gives a pool's XML the UUID of the pool that it is to replace, so that libvirt updates it instead of refusing.
+///
+/// # Errors
+/// [`LibvirtError::Xml`] when the text is no XML of a pool.
+pub fn with_uuid(text: &str, uuid: &str) -> Result<String, LibvirtError> {
+    let mut root = xml::parse(text, "a storage pool")?;
+    root.children.retain(|child| child.name != "uuid");
+    root.children.push(Element::new("uuid").containing(uuid));
+    Ok(root.render())
+}
+
+/// A path as libvirt and people write it in different ways: without doubled or trailing slashes.
+fn place(path: &str) -> String {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    format!("/{}", parts.join("/"))
+}
+
+fn host(element: &Element) -> String {
+    let name = element.attribute("name").unwrap_or_default();
+    match element.attribute("port") {
+        // libvirt writes the port 0 for "the usual one".
+        Some(port) if port != "0" => format!("{name}:{port}"),
+        _ => name.to_owned(),
+    }
+}
+
+impl PoolDefinition {
+    /// What differs between this definition, which is desired, and one that a host shows; empty when they are equal.
+    ///
+    /// The UUID, sizes and permissions are libvirt's own and never differ.
+    #[must_use]
+    pub fn differences(&self, observed: &Self) -> Vec<Difference> {
+        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "absent".to_owned());
+        let fields = [
+            ("type", self.kind.clone(), observed.kind.clone()),
+            ("target.path", shown(&self.target), shown(&observed.target)),
+            ("source.hosts", self.source_hosts.join(" "), observed.source_hosts.join(" ")),
+            ("source.dir", shown(&self.source_dir), shown(&observed.source_dir)),
+            ("source.device", shown(&self.source_device), shown(&observed.source_device)),
+            ("source.format", shown(&self.source_format), shown(&observed.source_format)),
+        ];
+        fields
+            .into_iter()
+            .filter(|(_, desired, seen)| desired != seen)
+            .map(|(field, desired, seen)| {
+                Difference::new(format!("pool.{}.{field}", self.name), desired, seen)
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gfs(path: &str) -> String {
+        dir_pool(&StorageId::new("gfs").unwrap(), &AbsPath::new(path).unwrap())
+    }
+
+    /// What libvirt makes of the XML above (`virsh pool-dumpxml`), with another spelling of the path.
+    const DUMPED: &str = "<pool type='dir'>
+  <name>gfs</name>
+  <uuid>5A9C3C35-0D86-4A8E-8A35-5E3A6E0C7E11</uuid>
+  <capacity unit='bytes'>8589934592</capacity>
+  <source>
+  </source>
+  <target>
+    <path>/var/lib//libvirt/images/gfs/</path>
+    <permissions><mode>0755</mode><owner>0</owner><group>0</group></permissions>
+  </target>
+</pool>";
+
+    #[test]
+    fn what_libvirt_adds_and_a_trailing_slash_make_no_difference() {
+        let desired = parse(&gfs("/var/lib/libvirt/images/gfs")).unwrap();
+        let observed = parse(DUMPED).unwrap();
+        assert_eq!(desired.differences(&observed), vec![]);
+        assert_eq!(observed.uuid.as_deref(), Some("5a9c3c35-0d86-4a8e-8a35-5e3a6e0c7e11"));
+    }
+
+    #[test]
+    fn another_path_is_named_with_both_values() {
+        let differences = parse(&gfs("/mnt/gfs")).unwrap().differences(&parse(DUMPED).unwrap());
+        assert_eq!(
+            differences,
+            vec![Difference::new("pool.gfs.target.path", "/mnt/gfs", "/var/lib/libvirt/images/gfs")]
+        );
+    }
+
+    #[test]
+    fn an_update_carries_the_uuid_of_the_pool_that_it_replaces() {
+        let text = with_uuid(&gfs("/mnt/gfs"), "5a9c3c35-0d86-4a8e-8a35-5e3a6e0c7e11").unwrap();
+        let parsed = parse(&text).unwrap();
+        assert_eq!(parsed.uuid.as_deref(), Some("5a9c3c35-0d86-4a8e-8a35-5e3a6e0c7e11"));
+        assert_eq!(parsed.target.as_deref(), Some("/mnt/gfs"));
+    }
+
+    #[test]
+    fn xml_of_something_else_is_refused() {
+        assert!(parse("<domain type='kvm'><name>a</name></domain>").is_err());
+        assert!(parse("<pool type='dir'/>").is_err());
+    }
+}
