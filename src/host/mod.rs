@@ -3,6 +3,10 @@
 //! [`Host`] is one machine as stor reaches it; [`Fleet`] all of them. Imports `model` and `spec` (how to log in).
 //! What to ask or run is decided elsewhere.
 
+pub mod block;
+pub mod fake;
+pub mod quote;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +81,36 @@ pub enum HostError {
         /// What was wrong.
         reason: String,
     },
+}
+
+/// Turns how a command ended into the result of [`Host::run`].
+///
+/// # Errors
+/// [`HostError::Failed`] for a status other than 0, [`HostError::Deadline`] when it was killed.
+pub(crate) fn judge(host: &HostId, command: &Command, ended: Answer) -> Result<Output, HostError> {
+    match ended.status {
+        Some(0) => Ok(Output { stdout: ended.stdout, stderr: ended.stderr }),
+        Some(status) => Err(HostError::Failed {
+            host: host.clone(),
+            command: command.to_string(),
+            status: status.to_string(),
+            stderr: last_lines(if ended.stderr.trim().is_empty() { &ended.stdout } else { &ended.stderr }),
+        }),
+        None => Err(HostError::Deadline {
+            host: host.clone(),
+            command: command.to_string(),
+            deadline: command.deadline,
+        }),
+    }
+}
+
+/// Lines of a command's output that an error shows.
+const SHOWN_LINES: usize = 5;
+
+/// The last few lines that hold anything, joined by `; `: why a program failed stands at the end.
+pub(crate) fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(SHOWN_LINES)..].join("; ")
 }
 
 /// Who asks for a host's lock; shown to whoever comes second.

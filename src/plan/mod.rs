@@ -2,6 +2,8 @@
 //!
 //! Imports `storage`, `spec`, `libvirt` (XML builders) and `model`. No I/O: nothing here can reach a host.
 
+pub mod expand;
+
 use serde::Serialize;
 
 use crate::model::{Blocked, Finding, Step, Wave};

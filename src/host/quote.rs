@@ -1,0 +1,46 @@
+//! Quoting for a POSIX shell: the only place where it happens.
+//!
+//! Pure. Used for the scripts that `host` sends and for those that `stor plan --script` prints for people.
+
+use crate::model::Command;
+
+/// Quotes one word so that any POSIX shell reads back exactly these bytes (POSIX.1-2024, XCU 2.2.2).
+///
+/// Words of plain characters stay as they are, so that people can read what is printed. A NUL byte cannot be part of
+/// a word in any shell; whoever sends words refuses it first.
+#[must_use]
+pub fn word(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._+@=:,-".contains(&byte);
+    // A word with `=` before any slash could be read as an assignment, one with a leading `-` is fine for the shell.
+    if !text.is_empty() && text.bytes().all(plain) && !text.contains('=') {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Quotes a command's program and arguments, separated by blanks.
+#[must_use]
+pub fn line(command: &Command) -> String {
+    let mut out = word(command.program);
+    for arg in &command.args {
+        out.push(' ');
+        out.push_str(&word(arg));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_words_stay_readable_and_all_others_are_quoted() {
+        for plain in ["a", "-f", "10.0.0.1:/gfs", "/a/b_c.d"] {
+            assert_eq!(word(plain), plain);
+        }
+        for (text, quoted) in [("", "''"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("A=1", "'A=1'")] {
+            assert_eq!(word(text), quoted);
+        }
+        assert_eq!(line(&Command::new("echo").args(["$(id)", "a;b", "~"])), "echo '$(id)' 'a;b' '~'");
+    }
+}
