@@ -111,7 +111,7 @@ pub fn coreutils(command: &Command, files: &mut Files) -> Option<Answer> {
             answer(0, "")
         }
         ("rm", paths) => {
-            for path in &paths {
+            for path in paths {
                 files.remove(path);
             }
             answer(0, "")

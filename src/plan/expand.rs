@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use crate::model::path::PathError;
-use crate::model::{AbsPath, BlockSpec, Command, Effect, FileSpec, ImageFormat, ImageLocation, ImageSpec};
+use crate::model::{AbsPath, BlockSpec, Command, Effect, FileSpec, ImageLocation, ImageSpec};
 
 /// Deadline for copying or preparing an image on the host.
 const IMAGE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(600);
@@ -165,6 +165,7 @@ fn qemu_img_resize(target: &str, image: &ImageSpec) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ImageFormat;
 
     fn image(location: ImageLocation, source: Option<&str>) -> Effect {
         let (format, size) = (ImageFormat::Raw, "1GiB".parse().unwrap());
