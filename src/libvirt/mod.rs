@@ -5,7 +5,9 @@
 //! Imports `host` (how to reach the daemon over ssh), `spec` and `model`.
 
 pub mod domain_xml;
+pub mod fake;
 pub mod pool_xml;
+pub mod uri;
 pub mod xml;
 
 use std::time::Duration;
@@ -142,11 +144,24 @@ pub struct MigrationRequest {
     pub post_copy: bool,
 }
 
+/// What a job does (`virDomainJobOperation`), as far as migration cares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobOperation {
+    /// The guest leaves this host.
+    MigrationOut,
+    /// The guest comes to this host.
+    MigrationIn,
+    /// A backup, a snapshot, a dump, or nothing that libvirt names.
+    #[default]
+    Other,
+}
+
 /// Statistics of a migration job (`virDomainGetJobStats`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct JobStats {
-    /// Whether a job is under way, or this is what a completed one left.
-    pub active: bool,
+    /// What the job does.
+    pub operation: JobOperation,
     /// Time since it began.
     pub elapsed: Duration,
     /// Guest memory in all, in bytes.
@@ -215,7 +230,10 @@ pub trait Hypervisor: Send + Sync {
     /// # Errors
     /// [`LibvirtError`]
     fn set_autostart(&self, name: &str, autostart: bool) -> Result<(), LibvirtError>;
-    /// Defines, builds, starts and autostarts a pool; updates its definition when it differs, never destroys it.
+    /// Defines, starts and autostarts a pool; updates its definition when it differs.
+    ///
+    /// Never builds it: a directory that is missing means that nothing is mounted there, and making it would hide that.
+    /// What a pool holds is never touched.
     ///
     /// # Errors
     /// [`LibvirtError`]
@@ -251,6 +269,16 @@ pub trait Hypervisor: Send + Sync {
     /// # Errors
     /// [`LibvirtError`]
     fn completed_job(&self, domain: &str) -> Result<Option<JobStats>, LibvirtError>;
+    /// Pauses a domain's virtual CPUs.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn suspend_domain(&self, name: &str) -> Result<(), LibvirtError>;
+    /// Lets a paused domain's virtual CPUs run again.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn resume_domain(&self, name: &str) -> Result<(), LibvirtError>;
     /// Changes the pause that a migration under way may cause.
     ///
     /// # Errors
