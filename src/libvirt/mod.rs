@@ -4,8 +4,10 @@
 //! `docs/adr/`); everything that changes libvirt, and everything live (guests, migration), goes through [`Hypervisor`].
 //! Imports `host` (how to reach the daemon over ssh), `spec` and `model`.
 
+pub mod conn;
 pub mod domain_xml;
 pub mod fake;
+pub mod job;
 pub mod pool_xml;
 pub mod uri;
 pub mod xml;

@@ -1,0 +1,147 @@
+//! The hypervisors behind `qemu+ssh`, one kept connection each, through the `virt` crate.
+//!
+//! Imports `host` (which ssh wrapper leads to a host), `spec` and `model`. Decides nothing about guests: it does what
+//! it is asked and reports what libvirt said.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, Once, PoisonError, mpsc};
+use std::time::Duration;
+
+use virt::connect::Connect;
+use virt::error::Error;
+use virt_sys as sys;
+
+use super::{Connector, Hypervisor, LibvirtError, uri};
+use crate::model::HostId;
+
+mod domains;
+mod pools;
+
+/// Time for ssh, its key exchange and the daemon's handshake. ssh's own ConnectTimeout only covers the first part.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
+/// A daemon that answers none of this many keepalive messages, this many seconds apart, is given up.
+const KEEPALIVE: (i32, u32) = (5, 4);
+
+/// Opens libvirt daemons over ssh; one connection per host is kept and reused, and opened anew when it broke.
+pub struct SshConnector {
+    wrappers: BTreeMap<HostId, PathBuf>,
+    open: BTreeMap<HostId, Mutex<Option<Arc<SshHypervisor>>>>,
+}
+
+impl SshConnector {
+    /// Makes a connector from the wrapper that leads to each host: a program that takes ssh's arguments.
+    #[must_use]
+    pub fn from_wrappers(wrappers: BTreeMap<HostId, PathBuf>) -> Self {
+        let open = wrappers.keys().map(|host| (host.clone(), Mutex::new(None))).collect();
+        Self { wrappers, open }
+    }
+}
+
+impl Connector for SshConnector {
+    fn open(&self, host: &HostId) -> Result<Arc<dyn Hypervisor>, LibvirtError> {
+        let (Some(wrapper), Some(slot)) = (self.wrappers.get(host), self.open.get(host)) else {
+            let reason = "the cluster file has no such host".to_owned();
+            return Err(LibvirtError::Connect { host: host.clone(), reason });
+        };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = slot.as_ref().filter(|kept| kept.connect.is_alive().unwrap_or(false)) {
+            return Ok(Arc::clone(kept) as Arc<dyn Hypervisor>);
+        }
+        let connect = connect(host, uri::control(host, wrapper))?;
+        let opened = Arc::new(SshHypervisor { host: host.clone(), connect });
+        *slot = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+}
+
+/// Opens one connection; the thread of an attempt that never ends is left behind.
+fn connect(host: &HostId, uri: String) -> Result<Connect, LibvirtError> {
+    let fail = |reason: String| LibvirtError::Connect { host: host.clone(), reason };
+    start_events().map_err(fail)?;
+    let (sender, receiver) = mpsc::channel();
+    let attempt = move || {
+        let opened = Connect::open(Some(&uri)).and_then(|connect| {
+            connect.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1)?;
+            Ok(connect)
+        });
+        // Nobody listens any more once the deadline has passed; the connection is then closed here.
+        drop(sender.send(opened));
+    };
+    std::thread::Builder::new()
+        .name(format!("libvirt {host}"))
+        .spawn(attempt)
+        .map_err(|error| fail(error.to_string()))?;
+    match receiver.recv_timeout(CONNECT_DEADLINE) {
+        Ok(Ok(connect)) => Ok(connect),
+        Ok(Err(error)) => Err(fail(error.message().to_owned())),
+        Err(_) => Err(fail(format!("no answer within {}", humantime::format_duration(CONNECT_DEADLINE)))),
+    }
+}
+
+/// Starts libvirt's event loop, which keepalive needs, and keeps libvirt from printing errors by itself.
+fn start_events() -> Result<(), String> {
+    static START: Once = Once::new();
+    static OUTCOME: Mutex<Option<String>> = Mutex::new(None);
+    START.call_once(|| {
+        if let Err(reason) = run_events() {
+            *OUTCOME.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+        }
+    });
+    match OUTCOME.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        None => Ok(()),
+        Some(reason) => Err(reason.clone()),
+    }
+}
+
+fn run_events() -> Result<(), String> {
+    virt::error::clear_error_callback();
+    // Must come before the first connection is opened (virEventRegisterDefaultImpl).
+    virt::event::event_register_default_impl().map_err(|error| error.message().to_owned())?;
+    let events = || {
+        loop {
+            if let Err(error) = virt::event::event_run_default_impl() {
+                tracing::warn!("libvirt's event loop: {}", error.message());
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("libvirt events".to_owned()).spawn(events);
+    thread.map(drop).map_err(|error| format!("cannot start the event loop: {error}"))
+}
+
+/// One daemon over one connection.
+struct SshHypervisor {
+    host: HostId,
+    connect: Connect,
+}
+
+impl SshHypervisor {
+    /// Says on which host which action failed.
+    fn failed(&self, action: impl Into<String>) -> impl FnOnce(Error) -> LibvirtError {
+        let (host, action) = (self.host.clone(), action.into());
+        move |error| LibvirtError::Call {
+            host,
+            action,
+            reason: error.message().to_owned(),
+            code: error.code().to_raw(),
+        }
+    }
+
+    /// An error that libvirt did not number.
+    fn refused(&self, action: impl Into<String>, reason: impl Into<String>) -> LibvirtError {
+        LibvirtError::Call { host: self.host.clone(), action: action.into(), reason: reason.into(), code: 0 }
+    }
+}
+
+/// Turns one of libvirt's "there is none" errors into `None`.
+fn unless<T>(result: Result<T, Error>, absent: sys::virErrorNumber) -> Result<Option<T>, Error> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.code().to_raw() == absent => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

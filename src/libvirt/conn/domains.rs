@@ -1,0 +1,257 @@
+//! Domains of one daemon: looked at, defined, started, moved.
+
+use std::time::Duration;
+
+use virt::domain::{Domain, DomainPausedReason, DomainState as State, DomainStateReason, MigrateParameters};
+use virt::enumutil::Enum;
+use virt_sys as sys;
+
+use super::{SshHypervisor, unless};
+use crate::libvirt::job::{self, GuestCpu, Which};
+use crate::libvirt::{
+    DomainFacts, DomainState, Hypervisor, JobStats, LibvirtError, MigrationRequest, NodeFacts, PauseReason,
+    domain_xml, xml,
+};
+use crate::model::{ByteSize, HostId};
+
+impl SshHypervisor {
+    fn find(&self, name: &str) -> Result<Option<Domain>, LibvirtError> {
+        unless(self.connect.lookup_domain_by_name(name), sys::VIR_ERR_NO_DOMAIN)
+            .map_err(self.failed(format!("look up guest {name}")))
+    }
+
+    /// Runs `work` on a domain that must exist.
+    fn with<T>(
+        &self,
+        verb: &str,
+        name: &str,
+        work: impl FnOnce(&Domain) -> Result<T, virt::error::Error>,
+    ) -> Result<T, LibvirtError> {
+        let action = format!("{verb} guest {name}");
+        let domain = self.connect.lookup_domain_by_name(name).map_err(self.failed(action.as_str()))?;
+        work(&domain).map_err(self.failed(action))
+    }
+
+    fn facts(&self, domain: &Domain) -> Result<DomainFacts, LibvirtError> {
+        let name = domain.name().map_err(self.failed("read a guest's name"))?;
+        let look = |action: &str| self.failed(format!("{action} of guest {name}"));
+        Ok(DomainFacts {
+            uuid: domain.uuid_string().map_err(look("read the UUID"))?.to_ascii_lowercase(),
+            state: self.state(domain, &name)?,
+            persistent: domain.is_persistent().map_err(look("read the persistence"))?,
+            // A transient domain has no autostart, and libvirt answers with an error.
+            autostart: domain.is_persistent().map_err(look("read the persistence"))?
+                && domain.autostart().map_err(look("read the autostart"))?,
+            xml: domain.xml_desc(0).map_err(look("read the XML"))?,
+            name,
+        })
+    }
+
+    /// The state, or an error: virt 0.5 swallows a failed `virDomainGetState` and leaves -1, and "unknown" must never be
+    /// taken for an answer when stor decides where a guest is.
+    fn state(&self, domain: &Domain, name: &str) -> Result<DomainState, LibvirtError> {
+        let action = format!("read the state of guest {name}");
+        let (state, reason) = domain.state().map_err(self.failed(action.as_str()))?;
+        let Enum::Known(state) = state else {
+            return Err(self.refused(action, "libvirt gave no state that stor knows"));
+        };
+        Ok(match state {
+            State::Running | State::Blocked => DomainState::Running,
+            State::Paused => DomainState::Paused(match reason {
+                Enum::Known(DomainStateReason::Paused(Enum::Known(reason))) => pause_reason(reason),
+                _ => PauseReason::Other,
+            }),
+            State::Shutdown => DomainState::ShuttingDown,
+            State::Shutoff => DomainState::ShutOff,
+            State::Crashed => DomainState::Crashed,
+            State::PMSuspended => DomainState::Suspended,
+            State::NoState => DomainState::Unknown,
+        })
+    }
+}
+
+fn pause_reason(reason: DomainPausedReason) -> PauseReason {
+    match reason {
+        DomainPausedReason::User => PauseReason::User,
+        DomainPausedReason::Migration => PauseReason::Migration,
+        DomainPausedReason::PostCopy => PauseReason::PostCopy,
+        DomainPausedReason::PostCopyFailed => PauseReason::PostCopyFailed,
+        DomainPausedReason::IOError => PauseReason::IoError,
+        DomainPausedReason::StartingUp => PauseReason::StartingUp,
+        _ => PauseReason::Other,
+    }
+}
+
+/// The flags of every migration that stor starts; an "unsafe" one is never among them.
+fn migrate_flags(request: &MigrationRequest) -> u32 {
+    let mut flags = sys::VIR_MIGRATE_LIVE
+        | sys::VIR_MIGRATE_PEER2PEER
+        | sys::VIR_MIGRATE_PERSIST_DEST
+        | sys::VIR_MIGRATE_UNDEFINE_SOURCE
+        | sys::VIR_MIGRATE_ABORT_ON_ERROR;
+    if request.paused {
+        flags |= sys::VIR_MIGRATE_PAUSED;
+    }
+    if request.post_copy {
+        flags |= sys::VIR_MIGRATE_POSTCOPY;
+    }
+    flags
+}
+
+impl Hypervisor for SshHypervisor {
+    fn host(&self) -> &HostId {
+        &self.host
+    }
+
+    fn node(&self) -> Result<NodeFacts, LibvirtError> {
+        let look = |action: &str| self.failed(action.to_owned());
+        let connect = &self.connect;
+        let capabilities = connect.capabilities().map_err(look("read the capabilities"))?;
+        let uuid = xml::parse(&capabilities, "the capabilities")?
+            .text_at("host/uuid")
+            .map(str::to_ascii_lowercase)
+            .unwrap_or_default();
+        Ok(NodeFacts {
+            uuid,
+            hostname: connect.hostname().map_err(look("read the host name"))?,
+            libvirt: u64::from(connect.lib_version().map_err(look("read libvirt's version"))?),
+            qemu: u64::from(connect.hyp_version().map_err(look("read QEMU's version"))?),
+            free_memory: ByteSize::from_bytes(connect.free_memory().map_err(look("read the free memory"))?),
+            capabilities,
+        })
+    }
+
+    fn domains(&self) -> Result<Vec<DomainFacts>, LibvirtError> {
+        let found = self.connect.list_all_domains(0).map_err(self.failed("list guests"))?;
+        let mut facts = found.iter().map(|domain| self.facts(domain)).collect::<Result<Vec<_>, _>>()?;
+        facts.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(facts)
+    }
+
+    fn domain(&self, name: &str) -> Result<Option<DomainFacts>, LibvirtError> {
+        self.find(name)?.map(|domain| self.facts(&domain)).transpose()
+    }
+
+    fn define_domain(&self, text: &str) -> Result<(), LibvirtError> {
+        let summary = domain_xml::read(text)?;
+        let action = format!("define guest {}", summary.name);
+        if self.find(&summary.name)?.is_some() {
+            return Err(self.refused(action, "the host has a guest of this name"));
+        }
+        if let Some(uuid) = &summary.uuid {
+            let found = self.connect.lookup_domain_by_uuid_string(uuid);
+            if unless(found, sys::VIR_ERR_NO_DOMAIN).map_err(self.failed(action.as_str()))?.is_some() {
+                return Err(self.refused(action, format!("the host has a guest with UUID {uuid}")));
+            }
+        }
+        self.connect.define_domain_xml(text).map(drop).map_err(self.failed(action))
+    }
+
+    fn undefine_domain(&self, name: &str) -> Result<(), LibvirtError> {
+        let Some(domain) = self.find(name)? else {
+            return Err(self.refused(format!("undefine guest {name}"), "the host has no such guest"));
+        };
+        let active = domain.is_active().map_err(self.failed(format!("look at guest {name}")))?;
+        if active {
+            // libvirt would make it transient: its definition would be lost at the next stop.
+            return Err(self.refused(format!("undefine guest {name}"), "it is not shut off"));
+        }
+        domain
+            .undefine_flags(sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
+            .map_err(self.failed(format!("undefine guest {name}")))
+    }
+
+    fn start_domain(&self, name: &str) -> Result<(), LibvirtError> {
+        self.with("start", name, Domain::create)
+    }
+
+    fn destroy_domain(&self, name: &str) -> Result<(), LibvirtError> {
+        self.with("stop", name, Domain::destroy)
+    }
+
+    fn set_autostart(&self, name: &str, autostart: bool) -> Result<(), LibvirtError> {
+        self.with("set autostart of", name, |domain| domain.set_autostart(autostart))
+    }
+
+    fn ensure_pool(&self, name: &str, xml: &str) -> Result<(), LibvirtError> {
+        self.make_pool(name, xml)
+    }
+
+    fn refresh_pool(&self, name: &str) -> Result<(), LibvirtError> {
+        self.rescan_pool(name)
+    }
+
+    fn remove_pool(&self, name: &str) -> Result<(), LibvirtError> {
+        self.drop_pool(name)
+    }
+
+    fn cpu_fits(&self, domain_xml: &str) -> Result<Result<(), String>, LibvirtError> {
+        let summary = domain_xml::read(domain_xml)?;
+        let Some(cpu) = xml::cut(domain_xml, "cpu", "a domain")? else { return Ok(Ok(())) };
+        let guest = GuestCpu {
+            xml: cpu,
+            arch: summary.arch.as_deref(),
+            machine: summary.machine.as_deref(),
+            kind: &summary.kind,
+        };
+        match job::compare_cpu(&self.connect, guest) {
+            Ok(()) => Ok(Ok(())),
+            Err(error) if error.code().to_raw() == sys::VIR_ERR_CPU_INCOMPATIBLE => {
+                Ok(Err(error.message().to_owned()))
+            }
+            Err(error) => Err(self.failed(format!("compare the CPU of guest {}", summary.name))(error)),
+        }
+    }
+
+    fn migrate(&self, request: &MigrationRequest) -> Result<(), LibvirtError> {
+        let parameters = MigrateParameters {
+            uri: Some(request.stream.clone()),
+            bandwidth: request.bandwidth.map(crate::model::Rate::mib_per_second),
+            dest_xml: request.destination_xml.clone(),
+            ..MigrateParameters::default()
+        };
+        self.with("migrate", &request.domain, |domain| {
+            domain.migrate_to_uri3(Some(&request.destination), parameters, migrate_flags(request))
+        })
+    }
+
+    fn job(&self, domain: &str) -> Result<Option<JobStats>, LibvirtError> {
+        let Some(found) = self.find(domain)? else { return Ok(None) };
+        match job::stats(&found, Which::Current) {
+            Ok(stats) => Ok(stats),
+            // A domain that has just left is no longer active, or no longer there.
+            Err(error)
+                if matches!(
+                    error.code().to_raw(),
+                    sys::VIR_ERR_OPERATION_INVALID | sys::VIR_ERR_NO_DOMAIN
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(self.failed(format!("read the job of guest {domain}"))(error)),
+        }
+    }
+
+    fn completed_job(&self, domain: &str) -> Result<Option<JobStats>, LibvirtError> {
+        let Some(found) = self.find(domain)? else { return Ok(None) };
+        job::stats(&found, Which::Completed)
+            .map_err(self.failed(format!("read the last job of guest {domain}")))
+    }
+
+    fn suspend_domain(&self, name: &str) -> Result<(), LibvirtError> {
+        self.with("suspend", name, |domain| domain.suspend().map(drop))
+    }
+
+    fn resume_domain(&self, name: &str) -> Result<(), LibvirtError> {
+        self.with("resume", name, |domain| domain.resume().map(drop))
+    }
+
+    fn set_max_downtime(&self, domain: &str, downtime: Duration) -> Result<(), LibvirtError> {
+        let millis = u64::try_from(downtime.as_millis()).unwrap_or(u64::MAX);
+        self.with("set the downtime of", domain, |domain| domain.migrate_set_max_downtime(millis, 0))
+    }
+
+    fn abort_job(&self, domain: &str) -> Result<(), LibvirtError> {
+        self.with("cancel the job of", domain, job::abort)
+    }
+}
