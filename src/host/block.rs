@@ -114,7 +114,7 @@ mod tests {
 
     fn block(lines: Option<Vec<BlockLine>>) -> BlockSpec {
         let path = AbsPath::new("/root/.ssh/authorized_keys").unwrap();
-        BlockSpec { path, mode: FileMode(0o600), marker: "homelab".into(), lines }
+        BlockSpec { path, mode: FileMode(0o600), marker: "homelab".into(), lines: lines.map(Into::into) }
     }
 
     fn put(old: &[u8], lines: &[&str]) -> Vec<u8> {

@@ -310,7 +310,7 @@ impl Host for FakeHost {
         let mut state = self.up()?;
         self.faults.around(&self.id, &format!("write {}", file.path), || {
             let content = match &file.content {
-                FileContent::Text(text) => text.as_str(),
+                FileContent::Text(text) => &**text,
                 FileContent::Secret(secret) => secret.reveal(),
             };
             state.files.put(&file.path, content, file.mode.0);

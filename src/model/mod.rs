@@ -20,7 +20,7 @@ pub use finding::{Finding, FindingCode, Severity};
 pub use id::{ClusterName, GuestId, HostId, ImageId, NameError, StorageId};
 pub use image::{ImageFormat, ImageLocation};
 pub use observations::{HostSeen, Observations, Unknown};
-pub use owned::{Owned, OwnedKind, Record};
+pub use owned::{Owned, OwnedKind, Record, RecordError};
 pub use path::AbsPath;
 pub use secret::Secret;
 pub use size::{ByteSize, Rate};

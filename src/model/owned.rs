@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AbsPath, ClusterName};
+use super::{AbsPath, ClusterName, Command, HostId, Observations, Query, Unknown};
 
 /// What kind of resource an entry of the record stands for; decides how it is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -109,5 +109,122 @@ impl Record {
     pub fn path(cluster: &ClusterName) -> AbsPath {
         #[expect(clippy::expect_used, reason = "a cluster name is [a-z0-9-], always a valid path component")]
         AbsPath::new(format!("/var/lib/stor/{cluster}.json")).expect("cluster names are valid in paths")
+    }
+}
+
+/// Says why a host's record cannot be used; absent is no error but an empty record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The host or its answer is unknown.
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+    /// The file is there but cannot be read.
+    #[error("host {host}: {path} cannot be read: {reason}")]
+    Unreadable {
+        /// The host.
+        host: HostId,
+        /// The record's path.
+        path: AbsPath,
+        /// `cat`'s own message.
+        reason: String,
+    },
+    /// The file holds no record: edited by hand, or not written by stor.
+    #[error("host {host}: {path} is damaged: {reason}")]
+    Damaged {
+        /// The host.
+        host: HostId,
+        /// The record's path.
+        path: AbsPath,
+        /// The parser's message.
+        reason: String,
+    },
+    /// The file names another cluster or a version that this stor does not know.
+    #[error("host {host}: {path} belongs to {found}, not to version 1 of cluster {cluster}")]
+    Foreign {
+        /// The host.
+        host: HostId,
+        /// The record's path.
+        path: AbsPath,
+        /// What it says.
+        found: String,
+        /// This cluster.
+        cluster: ClusterName,
+    },
+}
+
+impl Record {
+    /// The query that reads the record of `cluster` on any host.
+    #[must_use]
+    pub fn query(cluster: &ClusterName) -> Query {
+        Query::new(Command::new("cat").arg(Self::path(cluster).as_str()))
+    }
+
+    /// Reads the record of `cluster` as `host` showed it; a host that has none has an empty one.
+    ///
+    /// # Errors
+    /// [`RecordError`] when the host was not observed, or the file is unreadable, damaged or of another cluster.
+    pub fn observed(seen: &Observations, cluster: &ClusterName, host: &HostId) -> Result<Self, RecordError> {
+        let answer = seen.answer(host, &Self::query(cluster))?;
+        let (host, path) = (host.clone(), Self::path(cluster));
+        if !answer.ok() {
+            // strerror(ENOENT) in the C locale, which every command runs in.
+            if answer.stderr.trim_end().ends_with("No such file or directory") {
+                return Ok(Self::empty(cluster));
+            }
+            return Err(RecordError::Unreadable { host, path, reason: answer.stderr.trim().to_owned() });
+        }
+        let record: Self = match serde_json::from_str(&answer.stdout) {
+            Ok(record) => record,
+            Err(error) => return Err(RecordError::Damaged { host, path, reason: error.to_string() }),
+        };
+        if record.version != 1 || record.cluster != cluster.as_str() {
+            let found = format!("version {} of cluster {}", record.version, record.cluster);
+            return Err(RecordError::Foreign { host, path, found, cluster: cluster.clone() });
+        }
+        Ok(record)
+    }
+
+    /// The record as it is written, with a final newline.
+    #[must_use]
+    pub fn render(&self) -> String {
+        #[expect(clippy::expect_used, reason = "strings, numbers and maps with string keys always have a JSON form")]
+        let json = serde_json::to_string_pretty(self).expect("a record has a JSON form");
+        json + "\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Answer, HostSeen};
+
+    fn observed(status: i32, stdout: &str, stderr: &str) -> Result<Record, RecordError> {
+        let (cluster, host) = ("homelab".parse().unwrap(), "kvm1".parse::<HostId>().unwrap());
+        let answer = Answer { status: Some(status), stdout: stdout.into(), stderr: stderr.into() };
+        let mut seen = Observations::default();
+        seen.insert(host.clone(), HostSeen::Answered([(Record::query(&cluster), answer)].into()));
+        Record::observed(&seen, &cluster, &host)
+    }
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written() {
+        let mut record = Record::empty(&"homelab".parse().unwrap());
+        record.owned.insert(Owned::new(OwnedKind::Pool, "gfs").with("path", "/mnt"));
+        assert_eq!(observed(0, &record.render(), ""), Ok(record));
+    }
+
+    #[test]
+    fn absent_unreadable_damaged_and_foreign_records_are_told_apart() {
+        let path = "/var/lib/stor/homelab.json";
+        let absent = observed(1, "", &format!("cat: {path}: No such file or directory\n")).unwrap();
+        assert!(absent.owned.is_empty());
+        let unreadable = observed(1, "", &format!("cat: {path}: Input/output error\n"));
+        assert!(matches!(unreadable, Err(RecordError::Unreadable { .. })));
+        for torn in ["", "{\"version\": 1, \"clu", "[]"] {
+            assert!(matches!(observed(0, torn, ""), Err(RecordError::Damaged { .. })), "{torn:?}");
+        }
+        for other in [r#"{"version":1,"cluster":"x","owned":[]}"#, r#"{"version":2,"cluster":"homelab","owned":[]}"#] {
+            assert!(matches!(observed(0, other, ""), Err(RecordError::Foreign { .. })), "{other}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Steps: what a plan is made of. All decisions stand here; executing has no choices left.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -110,8 +111,8 @@ pub struct FileSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FileContent {
-    /// Text that a plan may show.
-    Text(String),
+    /// Text that a plan may show; shared, because a file may be the same on a thousand hosts.
+    Text(Arc<str>),
     /// A value that it may not.
     Secret(Secret),
 }
@@ -125,8 +126,8 @@ pub struct BlockSpec {
     pub mode: FileMode,
     /// The word after `stor` in both marks, usually the cluster's name.
     pub marker: String,
-    /// Lines between the marks; `None` removes block and marks.
-    pub lines: Option<Vec<BlockLine>>,
+    /// Lines between the marks; `None` removes block and marks. Shared, because they may be the same on a thousand hosts.
+    pub lines: Option<Arc<[BlockLine]>>,
 }
 
 /// One line of a marked block.
@@ -219,8 +220,10 @@ pub enum Wave {
     ReleaseMount,
     /// What left the file: volumes, exports, targets.
     ReleaseExport,
-    /// What left the file: peers, services.
+    /// What left the file: what joins servers to one service (peers).
     ReleaseService,
+    /// What left the file: services, directories, and data that the user named.
+    ReleaseHost,
     /// Packages, directories, daemons on storage servers; key pairs on hypervisors.
     Prerequisites,
     /// What joins servers to one service (peers).
@@ -257,7 +260,8 @@ impl fmt::Display for Wave {
             Self::ReleasePool => "release pools",
             Self::ReleaseMount => "release mounts",
             Self::ReleaseExport => "release exports",
-            Self::ReleaseService => "release services",
+            Self::ReleaseService => "release peers",
+            Self::ReleaseHost => "release hosts",
             Self::Prerequisites => "server prerequisites",
             Self::Service => "storage service",
             Self::Export => "export, target, volume",
@@ -361,18 +365,55 @@ impl Step {
 }
 
 /// Something that cannot be planned now, and why; nothing that depends on it is planned either.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Blocked {
-    /// What cannot be planned.
-    pub subject: ResourceId,
+    /// The wave in which it would have run; with `storage` and `host` it decides what depends on it, by the same rule as
+    /// for a step that failed ([`Wave::is_server_side`]).
+    pub wave: Wave,
     /// The host that it would change, if it is one.
     pub host: Option<HostId>,
+    /// What cannot be planned.
+    pub subject: ResourceId,
+    /// The storage that it serves, if any.
+    pub storage: Option<StorageId>,
     /// Whether waiting helps: the host was unreachable or did not answer in time.
     pub unknown: bool,
     /// Why, with the facts.
     pub reason: String,
     /// What the user can do.
     pub hint: Option<String>,
+}
+
+impl Blocked {
+    /// Says that `subject`, which `wave` would have changed, cannot be planned.
+    #[must_use]
+    pub fn new(wave: Wave, subject: ResourceId, reason: impl fmt::Display) -> Self {
+        let reason = reason.to_string();
+        Self { wave, host: None, subject, storage: None, unknown: false, reason, hint: None }
+    }
+    /// Says that `subject` cannot be planned because a fact about it is unknown: waiting may help.
+    #[must_use]
+    pub fn unknown(wave: Wave, subject: ResourceId, reason: impl fmt::Display) -> Self {
+        Self { unknown: true, ..Self::new(wave, subject, reason) }
+    }
+    /// Says which host it would have changed.
+    #[must_use]
+    pub fn on(mut self, host: &HostId) -> Self {
+        self.host = Some(host.clone());
+        self
+    }
+    /// Says which storage it serves.
+    #[must_use]
+    pub fn serving(mut self, storage: &StorageId) -> Self {
+        self.storage = Some(storage.clone());
+        self
+    }
+    /// Says what the user can do.
+    #[must_use]
+    pub fn hint(mut self, text: impl Into<String>) -> Self {
+        self.hint = Some(text.into());
+        self
+    }
 }
 
 /// What one part of the planner asks for.

@@ -5,7 +5,7 @@
 pub mod gluster;
 pub mod spec;
 
-use crate::model::{HostId, ImageLocation, Observations, Owned, Proposal, Query, StorageId};
+use crate::model::{AbsPath, HostId, ImageLocation, Observations, Owned, Proposal, Query, StorageId, Unknown};
 use crate::spec::ImageEntry;
 
 /// What every backend can do for one storage entry.
@@ -23,4 +23,25 @@ pub trait Backend {
     fn claims(&self, host: &HostId) -> Vec<Owned>;
     /// How hypervisors reach an image on this storage.
     fn locate(&self, image: &ImageEntry) -> ImageLocation;
+    /// Whether `host`, a hypervisor, has this storage where [`Backend::locate`] says, as its answers show.
+    ///
+    /// # Errors
+    /// [`Unknown`] when the answers that tell are missing.
+    fn attached(&self, host: &HostId, seen: &Observations) -> Result<Attached, Unknown>;
+    /// Where the servers keep this image's data themselves (its path on each brick, below an export): for looking only,
+    /// when no hypervisor has the storage attached.
+    fn backing(&self, image: &ImageEntry) -> Vec<(HostId, AbsPath)>;
+}
+
+/// Whether a hypervisor has a storage attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attached {
+    /// It is mounted there, from the right source: paths below it are on this storage.
+    Yes,
+    /// Nothing is mounted there yet.
+    No,
+    /// Something else is mounted there; says what.
+    Other(String),
+    /// It is reached through a protocol; there is nothing to mount.
+    Remote,
 }
