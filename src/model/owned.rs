@@ -187,7 +187,10 @@ impl Record {
     /// The record as it is written, with a final newline.
     #[must_use]
     pub fn render(&self) -> String {
-        #[expect(clippy::expect_used, reason = "strings, numbers and maps with string keys always have a JSON form")]
+        #[expect(
+            clippy::expect_used,
+            reason = "strings, numbers and maps with string keys always have a JSON form"
+        )]
         let json = serde_json::to_string_pretty(self).expect("a record has a JSON form");
         json + "\n"
     }
@@ -223,7 +226,9 @@ mod tests {
         for torn in ["", "{\"version\": 1, \"clu", "[]"] {
             assert!(matches!(observed(0, torn, ""), Err(RecordError::Damaged { .. })), "{torn:?}");
         }
-        for other in [r#"{"version":1,"cluster":"x","owned":[]}"#, r#"{"version":2,"cluster":"homelab","owned":[]}"#] {
+        for other in
+            [r#"{"version":1,"cluster":"x","owned":[]}"#, r#"{"version":2,"cluster":"homelab","owned":[]}"#]
+        {
             assert!(matches!(observed(0, other, ""), Err(RecordError::Foreign { .. })), "{other}");
         }
     }

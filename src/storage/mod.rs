@@ -5,7 +5,9 @@
 pub mod gluster;
 pub mod spec;
 
-use crate::model::{AbsPath, HostId, ImageLocation, Observations, Owned, Proposal, Query, StorageId, Unknown};
+use crate::model::{
+    AbsPath, HostId, ImageLocation, Observations, Owned, Proposal, Query, StorageId, Unknown,
+};
 use crate::spec::ImageEntry;
 
 /// What every backend can do for one storage entry.
