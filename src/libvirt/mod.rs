@@ -9,6 +9,8 @@ pub mod domain_xml;
 pub mod fake;
 pub mod job;
 pub mod pool_xml;
+pub mod pools;
+pub mod qemu_conf;
 pub mod uri;
 pub mod xml;
 

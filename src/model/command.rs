@@ -94,6 +94,14 @@ impl Query {
         Self(command.deadline(deadline))
     }
 
+    /// Takes a probe into a batch: it writes to nothing but stor's own probe file, which the same run removes.
+    ///
+    /// Only `verify` uses it; what plans are made from never writes.
+    #[must_use]
+    pub fn probe(command: Command) -> Self {
+        Self::new(command)
+    }
+
     /// The command behind the query.
     #[must_use]
     pub fn command(&self) -> &Command {

@@ -36,6 +36,8 @@ pub enum FindingCode {
     ImageNotShared,
     ImageIdentityDiffers,
     ImageSizeDiffers,
+    ImageUnreadable,
+    ProbeFailed,
     NonceNotSeen,
     AccessDenied,
     LockNotHonoured,

@@ -3,6 +3,8 @@
 //! Imports `spec`, `libvirt` (pool XML), `host` (probes only) and `model`. What joins the backends' steps is in `plan`.
 
 pub mod gluster;
+pub mod mount_probe;
+pub mod probe;
 pub mod spec;
 
 use crate::model::{

@@ -1,0 +1,97 @@
+//! What `virsh` tells about storage pools: which are active, and where they lie.
+//!
+//! Pure. Imports `model` and `pool_xml`. Whether a pool is right is decided by whoever asks.
+
+use std::collections::BTreeMap;
+
+use super::pool_xml;
+use crate::model::{AbsPath, Answer, Command, Query};
+
+/// The pools of one host that were asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pools(BTreeMap<String, PoolSeen>);
+
+/// One pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSeen {
+    /// Whether it is started.
+    pub active: bool,
+    /// Target path.
+    pub target: Option<AbsPath>,
+}
+
+impl Pools {
+    /// One pool; `None` when the daemon has none of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&PoolSeen> {
+        self.0.get(name)
+    }
+}
+
+/// Asks for pools by name, read-only, in one call: one list, then the XML of each (virsh goes on after an error).
+#[must_use]
+pub fn query<'a>(names: impl IntoIterator<Item = &'a str>) -> Query {
+    let mut text = "pool-list --all".to_owned();
+    for name in names {
+        text.push_str("; pool-dumpxml ");
+        text.push_str(name);
+    }
+    Query::new(Command::new("virsh").args(["-r", "-c", "qemu:///system"]).arg(text))
+}
+
+/// Reads the answer of [`query`]; the error is a sentence about what is wrong.
+///
+/// # Errors
+/// When virsh is missing or could not reach the daemon, or printed something else.
+pub fn parse(answer: &Answer) -> Result<Pools, String> {
+    if answer.not_found() {
+        return Err("virsh is not installed".to_owned());
+    }
+    let mut lines = answer.stdout.lines();
+    if !lines.any(|line| line.starts_with("---")) {
+        let why = answer.stderr.trim();
+        return Err(if why.is_empty() { "virsh printed no list".to_owned() } else { why.to_owned() });
+    }
+    let states: BTreeMap<&str, bool> = lines
+        .map_while(|line| {
+            let mut words = line.split_whitespace();
+            Some((words.next()?, words.next()? == "active"))
+        })
+        .collect();
+    let mut pools = Pools::default();
+    let mut rest = answer.stdout.as_str();
+    while let Some(at) = rest.find("<pool ") {
+        let end = rest[at..].find("</pool>").ok_or("virsh printed half a pool")? + at + "</pool>".len();
+        let pool = pool_xml::parse(&rest[at..end]).map_err(|error| error.to_string())?;
+        let active = states.get(pool.name.as_str()).copied().unwrap_or(false);
+        let target = pool.target.and_then(|path| AbsPath::new(path).ok());
+        pools.0.insert(pool.name, PoolSeen { active, target });
+        rest = &rest[end..];
+    }
+    Ok(pools)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: &str = include_str!("../../fixtures/outputs/virsh/debian13-libvirt11.3-pools.txt");
+
+    #[test]
+    fn pools_are_read_with_state_and_path() {
+        let answer = Answer { status: Some(0), stdout: TWO.to_owned(), stderr: String::new() };
+        let pools = parse(&answer).unwrap();
+        let gfs = pools.get("gfs").unwrap();
+        assert!(gfs.active);
+        assert_eq!(gfs.target.as_ref().unwrap().as_str(), "/var/lib/libvirt/images/gfs");
+        assert!(!pools.get("off").unwrap().active);
+        assert_eq!(pools.get("none"), None);
+    }
+
+    #[test]
+    fn a_daemon_that_cannot_be_reached_is_an_error_and_not_an_empty_list() {
+        let stderr = "error: failed to connect to the hypervisor".to_owned();
+        let answer = Answer { status: Some(1), stdout: String::new(), stderr: stderr.clone() };
+        assert_eq!(parse(&answer), Err(stderr));
+    }
+}

@@ -1,0 +1,31 @@
+# Part of every probe script: constant text, all values come as positional parameters. POSIX sh.
+#
+# enter DIRECTORY TYPE SOURCES: goes into the directory if it is the root of a mount of this type from one of these
+# sources (separated by blanks), else prints `refused REASON` and exits 10. Everything after it works relative to the
+# directory that was entered, so nothing that is mounted or unmounted meanwhile can redirect a write.
+enter() {
+    cd -P -- "$1" 2>/dev/null || { echo "refused no directory $1"; exit 10; }
+    here=$(stat -c %d .) || { echo "refused cannot stat $1"; exit 10; }
+    there="not a mount point"
+    while read -r _ _ device root point _ rest; do
+        [ "$point" = "$PWD" ] || continue
+        # After optional fields and a hyphen come type, source and options of the super block (proc_pid_mountinfo(5)).
+        rest=${rest#*- }
+        kind=${rest%% *} source=${rest#* }
+        source=${source%% *}
+        there="$kind from $source"
+        [ "$root" = / ] || there="$there, its directory $root"
+        [ "$root" = / ] && [ "$kind" = "$2" ] || continue
+        case " $3 " in *" $source "*) ;; *) continue ;; esac
+        major=${device%:*} minor=${device#*:}
+        # st_dev as stat prints it (new_encode_dev in the kernel).
+        [ "$(((minor & 255) | (major << 8) | ((minor & ~255) << 12)))" = "$here" ] || continue
+        echo "entered $PWD"
+        return
+    done </proc/self/mountinfo
+    echo "refused $there"
+    exit 10
+}
+
+# Prints a word and what a command wrote to its standard error, on one line.
+say() { echo "$1" "$(printf %s "$2" | tr '\n' ' ')"; }

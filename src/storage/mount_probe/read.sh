@@ -1,0 +1,73 @@
+# read DIRECTORY TYPE SOURCES USER GROUP PROBE XATTRS [i:IMAGE | p:PROBE | l:PROBE]...: looks at images, reads other hosts'
+# probe files with O_DIRECT, tries the lock that another host holds. USER may be empty (unknown). Writes only to PROBE.
+dir=$1 type=$2 sources=$3 user=$4 group=$5 probe=$6 xattrs=$7
+shift 7
+as() {
+    case $user in
+    root | 0) "$@" ;;
+    *[!0-9]*) setpriv --reuid="$user" --regid="$group" --init-groups -- "$@" ;;
+    *) setpriv --reuid="$user" --regid="$group" --clear-groups -- "$@" ;;
+    esac
+}
+# What a guest's QEMU would do, by the path that it would use: open, read a block, open for writing. Writes nothing:
+# neither created nor truncated, and count=0 copies nothing.
+access() {
+    if why=$(as dd if="$PWD/$1" of=/dev/null bs=4096 count=1 iflag=direct status=none 2>&1); then
+        echo "read yes"
+    else
+        say "read no" "$why"
+    fi
+    if why=$(as dd if=/dev/null of="$PWD/$1" bs=4096 count=0 conv=notrunc,nocreat status=none 2>&1); then
+        echo "write yes"
+    else
+        say "write no" "$why"
+    fi
+}
+image() {
+    echo "image $1"
+    if why=$(stat -c '%i %s %U %G %a' -- "$1" 2>&1); then echo "stat $why"; else
+        say "stat-failed" "$why"
+        return
+    fi
+    if [ -n "$xattrs" ] && command -v getfattr >/dev/null; then
+        for name in $xattrs; do
+            if why=$(getfattr --only-values -n "$name" -- "$1" 2>/dev/null | tr -d '\0'); then echo "xattr $name $why"; fi
+        done
+    fi
+    [ -z "$user" ] || access "$1"
+}
+nonce() {
+    echo "probe $1"
+    say nonce "$(dd if="$1" bs=4096 count=1 iflag=direct status=none 2>&1 | tr -d '\0' | head -c 200)"
+}
+# QEMU's own tool asks for the byte-range locks that a guest's QEMU would ask for; flock(1) stands in where it is missing.
+trylock() {
+    if command -v qemu-io >/dev/null; then
+        why=$(qemu-io -r -f raw -c quit "$1" 2>&1)
+        say "lock $1 qemu-io $?" "$why"
+    else
+        mode=--fcntl
+        flock --fcntl -V >/dev/null 2>&1 || mode=
+        why=$(flock $mode -n -s -E 75 "$1" true 2>&1)
+        say "lock $1 flock $?" "$why"
+    fi
+}
+enter "$dir" "$type" "$sources"
+for word in "$@"; do
+    case $word in
+    i:*) image "${word#?:}" ;;
+    p:*) nonce "${word#?:}" ;;
+    l:*) trylock "${word#?:}" ;;
+    esac
+done
+# stor's own probe file stands for a new image: libvirt gives an image to QEMU's user before a guest starts
+# (dynamic_ownership), so the file is given likewise, and then written to by that user.
+if [ -n "$user" ] && [ -f "$probe" ]; then
+    echo "own $probe"
+    if why=$(chown -- "$user:$group" "$probe" 2>&1); then echo "chown yes"; else say "chown no" "$why"; fi
+    if why=$(printf '%-4096s' access | as dd of="$PWD/$probe" bs=4096 seek=1 count=1 iflag=fullblock oflag=direct conv=notrunc,nocreat,fsync status=none 2>&1); then
+        echo "write yes"
+    else
+        say "write no" "$why"
+    fi
+fi
