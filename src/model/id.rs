@@ -142,6 +142,11 @@ impl<K> fmt::Display for Id<K> {
         f.pad(&self.0)
     }
 }
+impl<K> AsRef<str> for Id<K> {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
 impl<K> FromStr for Id<K> {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {

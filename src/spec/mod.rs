@@ -1,221 +1,79 @@
 //! The cluster file: load, parse, resolve; and its JSON Schema.
 //!
 //! [`Cluster`] is what every later stage works with: names resolved, defaults filled in, rules checked.
-//! Imports `model` and the backends' `spec.rs` (the YAML shape and local rules of each backend, which import only
-//! `model`). What a backend does with its shape belongs in `storage/`.
+//! Imports `model`, `libvirt::domain_xml` (to read the user's own XML) and the backends' `spec.rs` (the YAML shape and local
+//! rules of each backend, which import only `model` and the building blocks here). What a backend does with its shape
+//! belongs in `storage/`.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
+mod cluster;
+mod domain;
+mod error;
+mod files;
+pub mod input;
+pub mod problem;
+mod raw;
+mod resolve;
+pub mod scalar;
+mod shape;
+pub mod space;
+mod yaml;
 
-use crate::model::{AbsPath, ByteSize, ClusterName, GuestId, HostId, ImageFormat, ImageId, Rate, StorageId};
-use crate::storage::spec::StorageSpec;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
-/// A resolved cluster file.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Cluster {
-    /// Names everything that stor owns on the hosts.
-    pub name: ClusterName,
-    /// Directory of the cluster file: relative paths in it start here.
-    pub base: PathBuf,
-    /// All hosts.
-    pub hosts: BTreeMap<HostId, HostSpec>,
-    /// All storage.
-    pub storage: BTreeMap<StorageId, StorageSpec>,
-    /// All images.
-    pub images: BTreeMap<ImageId, ImageEntry>,
-    /// All guests.
-    pub guests: BTreeMap<GuestId, GuestEntry>,
-    /// How guests may migrate.
-    pub migration: MigrationPolicy,
-}
+pub use cluster::{
+    Accel, Autostart, Cluster, Elevation, GuestDefinition, GuestEntry, GuestShape, HostSpec, ImageEntry, KernelBoot,
+    MigrationPolicy, OnTimeout, Role, SshSpec,
+};
+pub use error::{Invalid, SpecError};
+pub use problem::Problem;
+pub use resolve::{Declared, number};
 
-impl Cluster {
-    /// The hosts that run guests, sorted.
-    pub fn hypervisors(&self) -> impl Iterator<Item = &HostSpec> {
-        self.hosts.values().filter(|host| host.role == Role::Hypervisor)
+/// The most bytes that a cluster file may have.
+pub const FILE_MAX: u64 = 4 << 20;
+
+/// Loads a cluster file.
+///
+/// Relative paths in it start at its directory.
+///
+/// # Errors
+/// [`SpecError`] when the file cannot be read, or says something that is not a cluster; with all problems found.
+pub fn load(path: &Path) -> Result<Cluster, SpecError> {
+    let fail = |source| SpecError::Read { path: path.to_path_buf(), source };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(fail)?;
+    file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(SpecError::TooLarge { path: path.to_path_buf(), max: FILE_MAX });
     }
-
-    /// The images on one storage, sorted.
-    pub fn images_on<'a>(&'a self, storage: &'a StorageId) -> impl Iterator<Item = &'a ImageEntry> {
-        self.images.values().filter(move |image| image.storage == *storage)
-    }
+    let text = String::from_utf8(bytes).map_err(|error| not_text(path, &error))?;
+    let full = std::path::absolute(path).map_err(fail)?;
+    let base = full.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
+    parse(&text, &base, &path.display().to_string())
 }
 
-/// Whether a host runs guests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// It only serves storage.
-    Server,
-    /// It runs guests (and may serve storage too).
-    Hypervisor,
-}
-
-/// One host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostSpec {
-    /// Its name in the file.
-    pub id: HostId,
-    /// IP address or DNS name by which the other hosts and stor reach it; never starts with `-`.
-    pub address: String,
-    /// Whether it runs guests.
-    pub role: Role,
-    /// How stor logs in.
-    pub ssh: SshSpec,
-}
-
-/// How stor logs in to a host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SshSpec {
-    /// Login name; the user's own ssh configuration decides when it is absent.
-    pub user: Option<String>,
-    /// TCP port; the user's own ssh configuration decides when it is absent.
-    pub port: Option<u16>,
-    /// Private key file on the machine that runs stor, `~` expanded.
-    pub identity_file: Option<PathBuf>,
-    /// How commands become root.
-    pub elevation: Elevation,
-}
-
-/// How commands become root on a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Elevation {
-    /// The login user is root.
-    Root,
-    /// `sudo -n`, which fails at once when it would ask for a password.
-    Sudo,
-}
-
-/// One image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageEntry {
-    /// Its name; the file is called `NAME.img` (raw) or `NAME.qcow2`.
-    pub id: ImageId,
-    /// The storage that holds it.
-    pub storage: StorageId,
-    /// Virtual size.
-    pub size: ByteSize,
-    /// Format.
-    pub format: ImageFormat,
-    /// A file on the machine that runs stor, copied in once when the image is created.
-    pub source: Option<PathBuf>,
-}
-
-impl ImageEntry {
-    /// The image's file name on its storage.
-    #[must_use]
-    pub fn file_name(&self) -> String {
-        match self.format {
-            ImageFormat::Raw => format!("{}.img", self.id),
-            ImageFormat::Qcow2 => format!("{}.qcow2", self.id),
-        }
+fn not_text(path: &Path, error: &std::string::FromUtf8Error) -> SpecError {
+    let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+    let line_start = good.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    SpecError::NotText {
+        path: path.to_path_buf(),
+        line: good.iter().filter(|byte| **byte == b'\n').count() + 1,
+        byte: good.len() - line_start + 1,
     }
 }
 
-/// One guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GuestEntry {
-    /// Its name; also the libvirt domain's name.
-    pub id: GuestId,
-    /// The hypervisor that it is first defined on; where it runs later is the operator's matter.
-    pub on: HostId,
-    /// What it is made of.
-    pub definition: GuestDefinition,
-}
-
-/// Where a guest's domain XML comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GuestDefinition {
-    /// stor writes it from these few values.
-    Generated(GuestShape),
-    /// The user's own XML, read when the file was loaded; its name equals the guest's and its disks are the images.
-    Written {
-        /// The XML.
-        xml: String,
-        /// The images of the file that it uses.
-        images: Vec<ImageId>,
-    },
-}
-
-/// A guest as the cluster file describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GuestShape {
-    /// Its disk, `vda` on virtio, cache none.
-    pub image: ImageId,
-    /// Memory.
-    pub memory: ByteSize,
-    /// Virtual CPUs.
-    pub vcpus: u32,
-    /// The bridge of its one network interface; none = no interface.
-    pub bridge: Option<String>,
-    /// MAC address; derived from cluster and guest name when absent, so that it never changes.
-    pub mac: Option<String>,
-    /// Direct kernel boot; absent = boot from the image.
-    pub boot: Option<KernelBoot>,
-    /// Hardware virtualisation or emulation.
-    pub accel: Accel,
-    /// Whether libvirt starts it with the host.
-    pub autostart: Autostart,
-}
-
-/// Direct kernel boot; the files must exist on every hypervisor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KernelBoot {
-    /// Kernel image.
-    pub kernel: AbsPath,
-    /// Initial RAM disk.
-    pub initrd: Option<AbsPath>,
-    /// Kernel command line.
-    pub cmdline: String,
-}
-
-/// Hardware virtualisation or emulation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Accel {
-    /// KVM where every hypervisor offers it, else emulation.
-    #[default]
-    Auto,
-    /// KVM.
-    Kvm,
-    /// QEMU's own emulation (TCG).
-    Qemu,
-}
-
-/// Whether libvirt starts a guest with its host.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Autostart {
-    /// It does not.
-    #[default]
-    Off,
-    /// It does, on whichever host the guest was moved to last.
-    On,
-}
-
-/// How guests may migrate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MigrationPolicy {
-    /// Upper bound; absent = as fast as the link allows.
-    pub bandwidth: Option<Rate>,
-    /// The pause at the end that the guest may suffer.
-    pub max_downtime: Duration,
-    /// stor's own deadline for one migration.
-    pub timeout: Duration,
-    /// What happens at the deadline.
-    pub on_timeout: OnTimeout,
-    /// Migrations at once per host, source and destination each.
-    pub per_host: u32,
-    /// Migrations at once in the cluster.
-    pub per_cluster: u32,
-}
-
-/// What happens when a migration reaches its deadline.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum OnTimeout {
-    /// The migration is cancelled; the guest runs on at the source.
-    #[default]
-    Abort,
-    /// The guest is paused so that the rest can be copied.
-    Pause,
-    /// The guest switches to the destination and fetches the rest from there.
-    PostCopy,
+/// Parses and resolves the text of a cluster file; `base` is where relative paths start, `origin` what messages call it.
+///
+/// Reads the image sources and domain XML that the text names.
+///
+/// # Errors
+/// [`SpecError::Invalid`] with all problems found.
+pub fn parse(text: &str, base: &Path, origin: &str) -> Result<Cluster, SpecError> {
+    let mut problems = problem::Problems::default();
+    let cluster = yaml::parse(text, &mut problems).and_then(|raw| resolve::resolve(raw, base, &mut problems));
+    cluster.ok_or_else(|| {
+        let (list, hidden) = problems.into_sorted();
+        SpecError::Invalid(Box::new(Invalid::new(origin, text, list, hidden)))
+    })
 }

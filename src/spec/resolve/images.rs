@@ -1,0 +1,50 @@
+//! Images. Imports what `resolve` imports.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::super::cluster::ImageEntry;
+use super::super::files;
+use super::super::input::Entries;
+use super::super::problem::Problems;
+use super::super::raw::{RawFormat, RawImage};
+use super::{lookup, named, optional};
+use crate::model::{ImageFormat, ImageId, StorageId};
+
+/// Resolves the images; an image with a problem keeps its name, so that its guests are not blamed for it.
+pub fn resolve(
+    raw: Entries<ImageId, RawImage>,
+    storage: &BTreeMap<StorageId, ()>,
+    base: &Path,
+    problems: &mut Problems,
+) -> BTreeMap<ImageId, Option<ImageEntry>> {
+    let entries = named("images", raw, problems);
+    entries.into_iter().map(|(id, raw)| (id.clone(), image(id, &raw, storage, base, problems))).collect()
+}
+
+fn image(
+    id: ImageId,
+    raw: &RawImage,
+    known: &BTreeMap<StorageId, ()>,
+    base: &Path,
+    problems: &mut Problems,
+) -> Option<ImageEntry> {
+    let storage = raw.storage.parse_at(format_args!("image {id}: storage"), problems).filter(|at| {
+        lookup(known, &at.value, "storage", at.place, format_args!("image {id}"), problems).is_some()
+    });
+    let size = raw.size.parse(format_args!("image {id}: size"), problems);
+    let format = match raw.format {
+        None | Some(RawFormat::Raw) => ImageFormat::Raw,
+        Some(RawFormat::Qcow2) => ImageFormat::Qcow2,
+    };
+    let subject = format!("image {id}: source");
+    let source = match optional(raw.source.as_ref(), &subject, problems) {
+        None => None,
+        Some(at) => {
+            let path = files::locate(&at, base, &subject, problems)?;
+            files::check_source(&path, at.place, format, size, &subject, problems);
+            Some(path)
+        }
+    };
+    Some(ImageEntry { id, storage: storage?.value, size: size?, format, source })
+}
