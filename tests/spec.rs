@@ -17,13 +17,18 @@ fn good(name: &str) -> spec::Cluster {
 fn the_example_of_the_design_resolves() {
     let cluster = good("design.yaml");
     assert_eq!(cluster.name.as_str(), "homelab");
-    assert_eq!(cluster.hypervisors().map(|host| host.address.as_str()).collect::<Vec<_>>(), ["10.77.0.21", "10.77.0.22"]);
+    assert_eq!(
+        cluster.hypervisors().map(|host| host.address.as_str()).collect::<Vec<_>>(),
+        ["10.77.0.21", "10.77.0.22"]
+    );
     let store1 = &cluster.hosts[&HostId::new("store1").unwrap()];
     assert_eq!((store1.role, store1.ssh.elevation), (Role::Server, Elevation::Root));
     let image = cluster.images.values().next().unwrap();
     assert_eq!((image.format, image.file_name().as_str()), (ImageFormat::Raw, "web1.img"));
     let guest = cluster.guests.values().next().unwrap();
-    assert!(matches!(&guest.definition, GuestDefinition::Generated(shape) if shape.bridge.as_deref() == Some("br0")));
+    assert!(
+        matches!(&guest.definition, GuestDefinition::Generated(shape) if shape.bridge.as_deref() == Some("br0"))
+    );
     assert_eq!(cluster.migration.on_timeout, OnTimeout::Abort);
     assert!(cluster.base.ends_with("fixtures/good"));
 }

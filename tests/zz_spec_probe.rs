@@ -6,7 +6,10 @@ fn probe() {
         Ok(c) => println!("{c:#?}"),
         Err(e) => {
             let mut out = String::new();
-            miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor()).with_width(100).render_report(&mut out, &e).unwrap();
+            miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor())
+                .with_width(100)
+                .render_report(&mut out, &e)
+                .unwrap();
             println!("{out}");
         }
     }

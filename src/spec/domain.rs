@@ -48,7 +48,9 @@ impl DomainError {
         match self {
             Self::Xml(_) => None,
             Self::Name { .. } => Some("give both the same name".to_owned()),
-            Self::NoImage { .. } => Some("declare it under images; the file is called NAME.img or NAME.qcow2".to_owned()),
+            Self::NoImage { .. } => {
+                Some("declare it under images; the file is called NAME.img or NAME.qcow2".to_owned())
+            }
         }
     }
 }
@@ -56,7 +58,12 @@ impl DomainError {
 /// Reads a guest's XML and finds its images.
 ///
 /// Disks outside the cluster's storage are let through: whether the guest can move with them is seen at preflight.
-pub fn read(xml: &str, guest: &GuestId, images: &[&ImageEntry], storage: &Storages) -> Result<Disks, DomainError> {
+pub fn read(
+    xml: &str,
+    guest: &GuestId,
+    images: &[&ImageEntry],
+    storage: &Storages,
+) -> Result<Disks, DomainError> {
     let domain = read_xml(xml).map_err(DomainError::Xml)?;
     if domain.name != guest.as_str() {
         return Err(DomainError::Name { found: domain.name, guest: guest.clone() });
@@ -64,9 +71,9 @@ pub fn read(xml: &str, guest: &GuestId, images: &[&ImageEntry], storage: &Storag
     let mut disks = Disks::default();
     for disk in &domain.disks {
         let Some((place, on_storage)) = place(&disk.source, storage) else { continue };
-        let image = images.iter().find(|image| {
-            storage.get(&image.storage).is_some_and(|spec| file_at(image, spec, &disk.source))
-        });
+        let image = images
+            .iter()
+            .find(|image| storage.get(&image.storage).is_some_and(|spec| file_at(image, spec, &disk.source)));
         match image {
             None if on_storage => return Err(DomainError::NoImage { target: disk.target.clone(), place }),
             None => {}
@@ -88,7 +95,8 @@ pub fn read(xml: &str, guest: &GuestId, images: &[&ImageEntry], storage: &Storag
 fn place(source: &DiskSource, storage: &Storages) -> Option<(String, bool)> {
     match source {
         DiskSource::File(path) => {
-            let within = |mount: &AbsPath| AbsPath::new(path.as_str()).is_ok_and(|path| path.is_within(mount));
+            let within =
+                |mount: &AbsPath| AbsPath::new(path.as_str()).is_ok_and(|path| path.is_within(mount));
             Some((path.clone(), storage.values().any(|StorageSpec::Gluster(volume)| within(&volume.mount))))
         }
         DiskSource::Network { protocol, name, .. } => {
@@ -108,9 +116,8 @@ fn file_at(image: &ImageEntry, spec: &StorageSpec, source: &DiskSource) -> bool 
     let StorageSpec::Gluster(volume) = spec;
     let file = image.file_name();
     match source {
-        DiskSource::File(path) => {
-            AbsPath::new(path.as_str()).is_ok_and(|path| path.parent() == volume.mount && path.file_name() == file)
-        }
+        DiskSource::File(path) => AbsPath::new(path.as_str())
+            .is_ok_and(|path| path.parent() == volume.mount && path.file_name() == file),
         DiskSource::Network { protocol, name, .. } => {
             protocol == "gluster" && *name == format!("{}/{file}", image.storage)
         }

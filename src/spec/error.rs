@@ -101,7 +101,8 @@ impl Invalid {
     }
 
     fn help<'a>(&self) -> Option<Box<dyn fmt::Display + 'a>> {
-        (self.hidden > 0).then(|| Box::new(format!("{} more are not shown", self.hidden)) as Box<dyn fmt::Display>)
+        (self.hidden > 0)
+            .then(|| Box::new(format!("{} more are not shown", self.hidden)) as Box<dyn fmt::Display>)
     }
 }
 
@@ -159,7 +160,9 @@ fn printable(c: char) -> char {
     match c {
         '\n' | '\t' | '\r' => c,
         '\u{80}'..='\u{9f}' => '¿',
-        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => '\u{fffd}',
+        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
+            '\u{fffd}'
+        }
         c if c.is_control() => '?',
         c => c,
     }

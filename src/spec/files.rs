@@ -33,7 +33,8 @@ pub fn locate(
     }
     let home = std::env::home_dir().filter(|home| home.is_absolute());
     if home.is_none() {
-        problems.add(|| Problem::new(at.place, format!("{subject}: {text:?}: the home directory is unknown")));
+        problems
+            .add(|| Problem::new(at.place, format!("{subject}: {text:?}: the home directory is unknown")));
     }
     Some(home?.join(rest.trim_start_matches('/')))
 }
@@ -110,7 +111,9 @@ fn header(file: &mut File) -> io::Result<Header> {
     let mut start = Vec::new();
     file.take(32).read_to_end(&mut start)?;
     let number = |at: usize| {
-        start.get(at..at + 8).map_or(0, |bytes| bytes.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte)))
+        start
+            .get(at..at + 8)
+            .map_or(0, |bytes| bytes.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte)))
     };
     if start.len() == 32 && start.starts_with(b"QFI\xfb") {
         return Ok(Header::Qcow2 { size: number(24), backed: number(8) != 0 });
@@ -122,7 +125,10 @@ fn header(file: &mut File) -> io::Result<Header> {
 fn unfit(found: &Header, format: ImageFormat, size: Option<ByteSize>) -> Option<(String, &'static str)> {
     let (needed, holds) = match (found, format) {
         (Header::Raw { .. }, ImageFormat::Qcow2) => {
-            return Some(("is not a qcow2 image".to_owned(), "write format: raw, or convert the file with qemu-img convert"));
+            return Some((
+                "is not a qcow2 image".to_owned(),
+                "write format: raw, or convert the file with qemu-img convert",
+            ));
         }
         (Header::Qcow2 { .. }, ImageFormat::Raw) => {
             return Some((
@@ -140,7 +146,8 @@ fn unfit(found: &Header, format: ImageFormat, size: Option<ByteSize>) -> Option<
         (Header::Qcow2 { size, .. }, _) => (*size, "has a virtual size of"),
     };
     let size = size?.bytes();
-    (needed > size).then(|| (format!("{holds} {needed} bytes, the image only {size}"), "raise the image's size"))
+    (needed > size)
+        .then(|| (format!("{holds} {needed} bytes, the image only {size}"), "raise the image's size"))
 }
 
 #[cfg(test)]

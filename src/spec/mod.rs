@@ -23,8 +23,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use cluster::{
-    Accel, Autostart, Cluster, Elevation, GuestDefinition, GuestEntry, GuestShape, HostSpec, ImageEntry, KernelBoot,
-    MigrationPolicy, OnTimeout, Role, SshSpec,
+    Accel, Autostart, Cluster, Elevation, GuestDefinition, GuestEntry, GuestShape, HostSpec, ImageEntry,
+    KernelBoot, MigrationPolicy, OnTimeout, Role, SshSpec,
 };
 pub use error::{Invalid, SpecError};
 pub use problem::Problem;

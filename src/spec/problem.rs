@@ -84,8 +84,10 @@ impl Diagnostic for Problem {
         }
         let span = |place: &Place| (place.offset, place.len);
         let first = LabeledSpan::new_primary_with_span(None, span(&self.place));
-        let second =
-            self.related.as_ref().map(|(place, what)| LabeledSpan::new_with_span(Some(what.clone()), span(place)));
+        let second = self
+            .related
+            .as_ref()
+            .map(|(place, what)| LabeledSpan::new_with_span(Some(what.clone()), span(place)));
         Some(Box::new(std::iter::once(first).chain(second)))
     }
 }

@@ -61,7 +61,8 @@ pub fn resolve(raw: RawCluster, base: &Path, problems: &mut Problems) -> Option<
     let migration = migration::resolve(raw.migration.unwrap_or_default(), problems);
     let images = images.into_iter().filter_map(|(id, image)| Some((id, image?))).collect();
     let base = base.to_path_buf();
-    Some(Cluster { name: name?, base, hosts, storage, images, guests, migration }).filter(|_| problems.is_empty())
+    Some(Cluster { name: name?, base, hosts, storage, images, guests, migration })
+        .filter(|_| problems.is_empty())
 }
 
 /// The problem of a file version that this stor does not read.

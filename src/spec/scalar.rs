@@ -71,7 +71,8 @@ fn form(text: &str, expected: &'static str) -> ScalarError {
 pub struct Address(String);
 
 impl Scalar for Address {
-    const PATTERN: &'static str = r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$";
+    const PATTERN: &'static str =
+        r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$";
 }
 impl FromStr for Address {
     type Err = ScalarError;
@@ -82,7 +83,11 @@ impl FromStr for Address {
         }
         if let Ok(ip) = text.parse::<Ipv4Addr>() {
             let nobody = ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast();
-            return if nobody { Err(ScalarError::NoHost { text: text.to_owned() }) } else { Ok(Self(ip.to_string())) };
+            return if nobody {
+                Err(ScalarError::NoHost { text: text.to_owned() })
+            } else {
+                Ok(Self(ip.to_string()))
+            };
         }
         let label = |label: &str| {
             (1..=63).contains(&label.len())
@@ -90,7 +95,8 @@ impl FromStr for Address {
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         };
-        let last_is_number = text.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+        let last_is_number =
+            text.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
         if text.len() > 253 || last_is_number || !text.split('.').all(label) {
             return Err(form(text, EXPECTED));
         }
@@ -133,7 +139,8 @@ impl FromStr for LocalFile {
     type Err = ScalarError;
     /// Refuses what `ssh_config(5)` would expand or end a word at.
     fn from_str(text: &str) -> Result<Self, ScalarError> {
-        if text.is_empty() || text.len() > 4095 || text.chars().any(|c| c.is_control() || "\"%$".contains(c)) {
+        if text.is_empty() || text.len() > 4095 || text.chars().any(|c| c.is_control() || "\"%$".contains(c))
+        {
             return Err(form(text, "a file name without quotes, '%', '$' and control characters"));
         }
         Ok(Self(text.to_owned()))
@@ -151,7 +158,10 @@ impl FromStr for Interface {
     type Err = ScalarError;
     fn from_str(text: &str) -> Result<Self, ScalarError> {
         let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-        if !first || text.len() > 15 || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
+        if !first
+            || text.len() > 15
+            || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        {
             return Err(form(text, "an interface name like br0, at most 15 characters"));
         }
         Ok(Self(text.to_owned()))
@@ -173,7 +183,9 @@ impl FromStr for Mac {
             .map(|part| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten())
             .collect();
         match bytes.as_deref() {
-            Some([first, _, _, _, _, _]) if first & 1 == 0 && !text.contains('+') => Ok(Self(text.to_ascii_lowercase())),
+            Some([first, _, _, _, _, _]) if first & 1 == 0 && !text.contains('+') => {
+                Ok(Self(text.to_ascii_lowercase()))
+            }
             _ => Err(form(text, "a unicast MAC address like 52:54:00:12:34:56")),
         }
     }

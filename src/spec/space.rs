@@ -10,8 +10,30 @@ use crate::model::{AbsPath, HostId};
 
 /// Directories that belong to the system: neither storage nor a mount may take them over.
 const SYSTEM: [&str; 24] = [
-    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc", "/root", "/run",
-    "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/lib", "/var/lib/glusterd", "/var/lib/libvirt", "/var/lib/stor",
+    "/",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/home",
+    "/lib",
+    "/lib64",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/proc",
+    "/root",
+    "/run",
+    "/sbin",
+    "/srv",
+    "/sys",
+    "/tmp",
+    "/usr",
+    "/var",
+    "/var/lib",
+    "/var/lib/glusterd",
+    "/var/lib/libvirt",
+    "/var/lib/stor",
 ];
 /// Trees in which nothing of stor's may lie.
 const SYSTEM_TREES: [&str; 9] =
@@ -35,7 +57,14 @@ pub struct Space {
 
 impl Space {
     /// Claims a directory of a host that serves storage.
-    pub fn serve(&mut self, host: &HostId, path: &AbsPath, place: Place, what: String, problems: &mut Problems) {
+    pub fn serve(
+        &mut self,
+        host: &HostId,
+        path: &AbsPath,
+        place: Place,
+        what: String,
+        problems: &mut Problems,
+    ) {
         let claim = Claim { place, what };
         if allowed(path, &claim, problems) {
             let on_host = self.served.entry(host.clone()).or_default();
@@ -63,7 +92,9 @@ impl Space {
                 if is_hypervisor(host) {
                     on_hypervisors.insert(path.as_str(), claim.clone());
                     let mounted = std::iter::once(path.as_str()).chain(above(path));
-                    if let Some((outer, other)) = mounted.into_iter().find_map(|at| self.mounts.get_key_value(at)) {
+                    if let Some((outer, other)) =
+                        mounted.into_iter().find_map(|at| self.mounts.get_key_value(at))
+                    {
                         nested(&prefix, (path, claim), (outer, other), problems);
                     }
                 }
@@ -97,7 +128,10 @@ fn allowed(path: &AbsPath, claim: &Claim, problems: &mut Problems) -> bool {
     if text.len() > LONGEST {
         problems.add(|| {
             let (what, len) = (&claim.what, text.len());
-            Problem::new(claim.place, format!("{what}: path is {len} bytes long, at most {LONGEST} are allowed"))
+            Problem::new(
+                claim.place,
+                format!("{what}: path is {len} bytes long, at most {LONGEST} are allowed"),
+            )
         });
     }
     !system && text.len() <= LONGEST
@@ -116,12 +150,19 @@ fn insert(
         }
         Some(first) => problems.add(|| {
             let message = format!("{prefix}{path} is used twice: for {} and for {}", first.what, claim.what);
-            Problem::new(claim.place, message).and(first.place, "first used here").hint("give each a directory of its own")
+            Problem::new(claim.place, message)
+                .and(first.place, "first used here")
+                .hint("give each a directory of its own")
         }),
     }
 }
 
-fn nested(prefix: &str, inner: (&String, &Claim), outer: (&(impl AsRef<str> + ?Sized), &Claim), problems: &mut Problems) {
+fn nested(
+    prefix: &str,
+    inner: (&String, &Claim),
+    outer: (&(impl AsRef<str> + ?Sized), &Claim),
+    problems: &mut Problems,
+) {
     let ((path, claim), (over, other)) = (inner, (outer.0.as_ref(), outer.1));
     problems.add(|| {
         let how = if path == over { "is also" } else { "lies inside" };

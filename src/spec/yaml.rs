@@ -111,9 +111,10 @@ fn explain(error: &Error) -> Problem {
             ("the file's aliases expand to too much".to_owned(), Some("write the values out"))
         }
         Error::UnknownAnchor { .. } => ("an alias names no anchor before it".to_owned(), None),
-        Error::MultipleDocuments { .. } => {
-            ("the file holds more than one YAML document".to_owned(), Some("remove what follows the line ---"))
-        }
+        Error::MultipleDocuments { .. } => (
+            "the file holds more than one YAML document".to_owned(),
+            Some("remove what follows the line ---"),
+        ),
         Error::UnsupportedTag { tag, .. } => (format!("tag {tag:?} is unknown"), Some("remove the tag")),
         other => {
             let text = UserMessageFormatter.format_message(other).escape_debug().to_string();

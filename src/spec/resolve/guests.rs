@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::super::cluster::{Accel, Autostart, GuestDefinition, GuestEntry, GuestShape, ImageEntry, KernelBoot, Role};
+use super::super::cluster::{
+    Accel, Autostart, GuestDefinition, GuestEntry, GuestShape, ImageEntry, KernelBoot, Role,
+};
 use super::super::domain;
 use super::super::files;
 use super::super::input::{At, Entries, Place};
@@ -95,7 +97,10 @@ fn shape(
 ) -> Option<GuestShape> {
     let image = required(raw.image.is_some(), id, "image", place, problems)
         .and_then(|()| optional(raw.image.as_ref(), format_args!("guest {id}: image"), problems))
-        .filter(|at| lookup(around.images, &at.value, "image", at.place, format_args!("guest {id}"), problems).is_some());
+        .filter(|at| {
+            lookup(around.images, &at.value, "image", at.place, format_args!("guest {id}"), problems)
+                .is_some()
+        });
     let memory = required(raw.memory.is_some(), id, "memory", place, problems)
         .and_then(|()| memory(id, raw, problems));
     if let Some(at) = &image {
@@ -156,14 +161,17 @@ fn check_mac(id: &GuestId, mac: &At<Mac>, raw: &RawGuest, taken: &mut Taken, pro
     if let Some((other, first)) = taken.macs.insert(mac.value.clone(), (id.clone(), mac.place)) {
         problems.add(|| {
             let message = format!("guest {id}: mac {} is also that of guest {other}", mac.value.0);
-            Problem::new(mac.place, message).and(first, "first used here").hint("remove the key: stor derives one")
+            Problem::new(mac.place, message)
+                .and(first, "first used here")
+                .hint("remove the key: stor derives one")
         });
     }
 }
 
 fn boot(id: &GuestId, raw: &RawBoot, problems: &mut Problems) -> Option<KernelBoot> {
     let kernel = raw.kernel.parse(format_args!("guest {id}: boot.kernel"), problems);
-    let initrd = raw.initrd.as_ref().map(|word| word.parse(format_args!("guest {id}: boot.initrd"), problems));
+    let initrd =
+        raw.initrd.as_ref().map(|word| word.parse(format_args!("guest {id}: boot.initrd"), problems));
     let cmdline = optional(raw.cmdline.as_ref(), format_args!("guest {id}: boot.cmdline"), problems);
     Some(KernelBoot {
         kernel: kernel?,

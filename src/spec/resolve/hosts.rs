@@ -26,12 +26,20 @@ pub fn resolve(
     for (id, host) in named("hosts", raw.value, problems) {
         let role = if host.hypervisor == Some(true) { Role::Hypervisor } else { Role::Server };
         roles.insert(id.clone(), role);
-        let own = host.ssh.as_ref().map(|raw| ssh(raw, &format!("host {id}: ssh"), base, problems)).unwrap_or_default();
-        let Some(address) = host.address.parse_at(format_args!("host {id}: address"), problems) else { continue };
+        let own = host
+            .ssh
+            .as_ref()
+            .map(|raw| ssh(raw, &format!("host {id}: ssh"), base, problems))
+            .unwrap_or_default();
+        let Some(address) = host.address.parse_at(format_args!("host {id}: address"), problems) else {
+            continue;
+        };
         if let Some((other, place)) = addresses.insert(address.value.clone(), (id.clone(), address.place)) {
             problems.add(|| {
                 let message = format!("host {id}: address {} is also that of host {other}", address.value);
-                Problem::new(address.place, message).and(place, "first used here").hint("give each host its own address")
+                Problem::new(address.place, message)
+                    .and(place, "first used here")
+                    .hint("give each host its own address")
             });
         }
         let ssh = own.over(&common);

@@ -21,8 +21,12 @@ pub fn resolve(raw: RawMigration, problems: &mut Problems) -> MigrationPolicy {
         && let Some(word) = raw.timeout.as_ref().or(raw.max_downtime.as_ref())
     {
         problems.add(|| {
-            let (timeout, pause) = (humantime::format_duration(timeout), humantime::format_duration(max_downtime));
-            Problem::new(word.place, format!("migration: timeout {timeout} is not longer than max_downtime {pause}"))
+            let (timeout, pause) =
+                (humantime::format_duration(timeout), humantime::format_duration(max_downtime));
+            Problem::new(
+                word.place,
+                format!("migration: timeout {timeout} is not longer than max_downtime {pause}"),
+            )
         });
     }
     let concurrent = raw.concurrent.unwrap_or_default();

@@ -9,10 +9,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::model::{AbsPath, HostId, StorageId};
-use crate::spec::{Declared, number};
 use crate::spec::input::{At, Entries, Scalar, Text};
 use crate::spec::problem::Problem;
 use crate::spec::scalar::{Address, ScalarError};
+use crate::spec::{Declared, number};
 
 /// A replicated GlusterFS volume, named like its storage entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +116,10 @@ impl FromStr for BrickWord {
     type Err = ScalarError;
     fn from_str(text: &str) -> Result<Self, ScalarError> {
         let Some((host, path)) = text.split_once(':') else {
-            return Err(ScalarError::Form { text: text.to_owned(), expected: "a brick like store1:/data/bricks/gfs" });
+            return Err(ScalarError::Form {
+                text: text.to_owned(),
+                expected: "a brick like store1:/data/bricks/gfs",
+            });
         };
         Ok(Self(Brick { host: HostId::new(host)?, path: AbsPath::new(path)? }))
     }
@@ -132,8 +135,10 @@ impl Scalar for OptionName {
 impl FromStr for OptionName {
     type Err = ScalarError;
     fn from_str(text: &str) -> Result<Self, ScalarError> {
-        let part =
-            |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let part = |part: &str| {
+            !part.is_empty()
+                && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        };
         if !text.contains('.') || text.starts_with('-') || text.len() > 128 || !text.split('.').all(part) {
             return Err(ScalarError::Form {
                 text: text.to_owned(),
@@ -159,7 +164,8 @@ impl FromStr for OptionValue {
     type Err = ScalarError;
     fn from_str(text: &str) -> Result<Self, ScalarError> {
         let printable = text.bytes().all(|b| (b' '..=b'~').contains(&b));
-        if text.is_empty() || text.trim() != text || text.len() > 1024 || text.starts_with("--") || !printable {
+        if text.is_empty() || text.trim() != text || text.len() > 1024 || text.starts_with("--") || !printable
+        {
             return Err(ScalarError::Form {
                 text: text.to_owned(),
                 expected: "one line of printable ASCII without '--' or blanks at its ends",
@@ -172,14 +178,18 @@ impl FromStr for OptionValue {
 impl RawGluster {
     /// Checks the volume's own rules and claims its places.
     pub fn resolve(self, id: &StorageId, declared: &mut Declared<'_>) -> Option<GlusterSpec> {
-        let replica = number(self.replica, 3, 2..=3, format_args!("storage {id}: replica"), declared.problems);
+        let replica =
+            number(self.replica, 3, 2..=3, format_args!("storage {id}: replica"), declared.problems);
         let arbiter = if self.arbiter.is_some_and(|at| at.value) { Arbiter::Yes } else { Arbiter::No };
         if let (Arbiter::Yes, Some(at)) = (arbiter, self.arbiter)
             && replica != 3
         {
             declared.problems.add(|| {
-                Problem::new(at.place, format!("storage {id}: an arbiter needs replica 3, here it is {replica}"))
-                    .hint("write replica: 3; the arbiter is the third brick")
+                Problem::new(
+                    at.place,
+                    format!("storage {id}: an arbiter needs replica 3, here it is {replica}"),
+                )
+                .hint("write replica: 3; the arbiter is the third brick")
             });
         }
         let bricks = self.resolve_bricks(id, replica, declared);
@@ -201,21 +211,35 @@ impl RawGluster {
         })
     }
 
-    fn resolve_bricks(&self, id: &StorageId, replica: u32, declared: &mut Declared<'_>) -> Option<Vec<Brick>> {
+    fn resolve_bricks(
+        &self,
+        id: &StorageId,
+        replica: u32,
+        declared: &mut Declared<'_>,
+    ) -> Option<Vec<Brick>> {
         let words = &self.bricks.value;
         let subject = format!("storage {id}: bricks");
         let bricks: Vec<_> = words.iter().map(|word| word.parse_at(&subject, declared.problems)).collect();
         if words.is_empty() || words.len() % replica as usize != 0 {
             let (place, count) = (words.last().map_or(self.bricks.place, |last| last.place), words.len());
             declared.problems.add(|| {
-                Problem::new(place, format!("storage {id}: {count} bricks are no multiple of replica {replica}"))
-                    .hint(format!("list {replica} bricks, or a multiple of {replica}"))
+                Problem::new(
+                    place,
+                    format!("storage {id}: {count} bricks are no multiple of replica {replica}"),
+                )
+                .hint(format!("list {replica} bricks, or a multiple of {replica}"))
             });
         }
         for brick in bricks.iter().flatten() {
             declared.host(&brick.value.0.host, brick.place, &subject);
             let Brick { host, path } = &brick.value.0;
-            declared.space.serve(host, path, brick.place, format!("a brick of storage {id}"), declared.problems);
+            declared.space.serve(
+                host,
+                path,
+                brick.place,
+                format!("a brick of storage {id}"),
+                declared.problems,
+            );
         }
         for set in bricks.chunks(replica as usize) {
             one_host_each(id, set, declared);
@@ -252,9 +276,12 @@ fn one_host_each(id: &StorageId, set: &[Option<At<BrickWord>>], declared: &mut D
         let host = &brick.value.0.host;
         if let Some(first) = seen.insert(host, brick.place) {
             declared.problems.add(|| {
-                Problem::new(brick.place, format!("storage {id}: two copies of the same files lie on host {host}"))
-                    .and(first, "the first")
-                    .hint("order the bricks so that each replica set has one brick per host")
+                Problem::new(
+                    brick.place,
+                    format!("storage {id}: two copies of the same files lie on host {host}"),
+                )
+                .and(first, "the first")
+                .hint("order the bricks so that each replica set has one brick per host")
             });
         }
     }
