@@ -95,6 +95,7 @@ fn start_events() -> Result<(), String> {
 }
 
 fn run_events() -> Result<(), String> {
+    super::lazy::load()?;
     virt::error::clear_error_callback();
     // Must come before the first connection is opened (virEventRegisterDefaultImpl).
     virt::event::event_register_default_impl().map_err(|error| error.message().to_owned())?;

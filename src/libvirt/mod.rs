@@ -8,6 +8,7 @@ pub mod conn;
 pub mod domain_xml;
 pub mod fake;
 pub mod job;
+mod lazy;
 pub mod pool_xml;
 pub mod pools;
 pub mod qemu_conf;
@@ -71,6 +72,14 @@ pub enum DomainState {
     Suspended,
     /// libvirt does not say.
     Unknown,
+}
+
+impl DomainState {
+    /// Whether a QEMU process holds the guest.
+    #[must_use]
+    pub fn is_active(self) -> bool {
+        !matches!(self, Self::ShutOff | Self::Crashed)
+    }
 }
 
 /// Why a domain is paused (`virDomainPausedReason`), as far as migration cares.
