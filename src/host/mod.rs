@@ -5,6 +5,7 @@
 
 pub mod block;
 pub mod fake;
+pub mod local;
 pub mod quote;
 
 use std::collections::BTreeMap;

@@ -189,10 +189,6 @@ fn facts(xml: &str, state: DomainState) -> Result<DomainFacts, LibvirtError> {
     })
 }
 
-fn is_active(state: DomainState) -> bool {
-    !matches!(state, DomainState::ShutOff | DomainState::Crashed)
-}
-
 fn node(name: &str, index: usize) -> NodeFacts {
     NodeFacts {
         uuid: format!("00000000-0000-4000-8000-{index:012}"),

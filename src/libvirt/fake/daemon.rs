@@ -100,7 +100,7 @@ impl Hypervisor for FakeHypervisor {
     fn undefine_domain(&self, name: &str) -> Result<(), LibvirtError> {
         self.change(&format!("undefine guest {name}"), |daemon| {
             let domain = daemon.domains.get(name).ok_or_else(|| no_domain(name))?;
-            if is_active(domain.state) {
+            if domain.state.is_active() {
                 return Err((code::OPERATION_INVALID, "domain is running".to_owned()));
             }
             daemon.domains.remove(name);
@@ -110,7 +110,7 @@ impl Hypervisor for FakeHypervisor {
 
     fn start_domain(&self, name: &str) -> Result<(), LibvirtError> {
         self.on_domain("start", name, |domain| {
-            if is_active(domain.state) {
+            if domain.state.is_active() {
                 return Err("domain is already running".to_owned());
             }
             domain.state = DomainState::Running;
@@ -120,7 +120,7 @@ impl Hypervisor for FakeHypervisor {
 
     fn destroy_domain(&self, name: &str) -> Result<(), LibvirtError> {
         self.on_domain("stop", name, |domain| {
-            if !is_active(domain.state) {
+            if !domain.state.is_active() {
                 return Err("domain is not running".to_owned());
             }
             domain.state = DomainState::ShutOff;

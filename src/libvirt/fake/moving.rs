@@ -24,7 +24,7 @@ pub enum Ending {
     DestinationLost(String),
     /// The source can no longer be reached; the guest runs at the destination.
     SourceLost(String),
-    /// It copies and copies until the job is cancelled, or the guest is paused (then it moves, paused).
+    /// It copies and copies until the job is cancelled, or until the guest is paused, and then it moves.
     NeverConverges,
     /// The call does not return although the job was cancelled, as with a broken link.
     IgnoresAbort,
@@ -134,7 +134,7 @@ impl FakeHypervisor {
     fn begin(&self, request: &MigrationRequest, action: &str) -> Result<Script, LibvirtError> {
         let name = &request.domain;
         self.change(action, |daemon| match daemon.domains.get(name) {
-            Some(domain) if is_active(domain.state) => Ok(()),
+            Some(domain) if domain.state.is_active() => Ok(()),
             _ => Err((code::OPERATION_INVALID, "domain is not running".to_owned())),
         })?;
         let mut state = self.shared.lock();
@@ -196,6 +196,8 @@ fn arrive(state: &mut State, source: &HostId, target: &HostId, request: &Migrati
     let Some(mut domain) = found.cloned() else { return };
     domain.autostart = false;
     domain.persistent = true;
+    // A guest that was paused during the migration runs again at the destination (VIR_MIGRATE_PAUSED not set).
+    domain.state = if request.paused { DomainState::Paused(PauseReason::User) } else { DomainState::Running };
     let stats = JobStats {
         operation: JobOperation::MigrationIn,
         downtime: Some(Duration::from_millis(140)),

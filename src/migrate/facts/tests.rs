@@ -1,0 +1,104 @@
+use super::*;
+
+fn ok(text: &str) -> Answer {
+    Answer { status: Some(0), stdout: text.to_owned(), stderr: String::new() }
+}
+
+fn failed(status: i32, stderr: &str) -> Answer {
+    Answer { status: Some(status), stdout: String::new(), stderr: stderr.to_owned() }
+}
+
+#[test]
+fn a_file_that_is_missing_is_an_answer_and_a_hung_mount_is_none() {
+    let missing = failed(1, "stat: cannot statx '/x/web1.img': No such file or directory");
+    assert_eq!(stat(Some(&missing)), Ok(None));
+    let hung = Answer { status: None, stdout: String::new(), stderr: String::new() };
+    assert_eq!(stat(Some(&hung)), Err("`stat` did not finish in time".to_owned()));
+    let stale = failed(1, "stat: cannot statx '/x/web1.img': Transport endpoint is not connected");
+    assert!(stat(Some(&stale)).unwrap_err().ends_with("Transport endpoint is not connected"));
+    assert_eq!(
+        stat(Some(&ok("1099511627777 1073741824\n"))),
+        Ok(Some(Stat { inode: 1_099_511_627_777, size: 1 << 30 }))
+    );
+    assert!(stat(Some(&ok("what\n"))).is_err());
+}
+
+#[test]
+fn a_directory_that_is_missing_has_no_mount_and_the_upper_one_of_two_mounts_counts() {
+    assert_eq!(mount(Some(&failed(1, ""))), Ok(None));
+    assert!(mount(Some(&failed(127, "findmnt: not found"))).is_err());
+    let two = r#"{"filesystems":[{"target":"/m","source":"/dev/vda1","fstype":"ext4","options":"rw"},
+        {"target":"/m","source":"10.77.0.11:/gfs","fstype":"fuse.glusterfs","options":"rw,relatime"}]}"#;
+    assert_eq!(mount(Some(&ok(two))).unwrap().map(|mount| mount.kind), Some("fuse.glusterfs".to_owned()));
+}
+
+#[test]
+fn only_the_host_itself_proves_that_a_port_can_be_reached() {
+    let said = |text: &str| port(Some(&failed(255, text)));
+    assert_eq!(
+        said("ssh: connect to host 10.77.0.22 port 49215: Connection refused\r\n"),
+        PortSeen::Reachable
+    );
+    for text in ["Connection timed out", "No route to host", "Network is unreachable"] {
+        let blocked = said(&format!("ssh: connect to host 10.77.0.22 port 49215: {text}"));
+        assert!(matches!(blocked, PortSeen::Blocked(_)), "{text}");
+    }
+    assert!(matches!(said("ssh: command not found"), PortSeen::Unclear(_)));
+    assert_eq!(said("Connection timed out during banner exchange"), PortSeen::Reachable);
+}
+
+#[test]
+fn a_batch_is_read_back_in_the_order_in_which_it_was_asked() {
+    let questions = Questions {
+        files: vec!["/a/x.img".to_owned(), "/b/y.img".to_owned()],
+        bridges: vec!["br0".to_owned()],
+        boot_files: vec!["/boot/k".to_owned()],
+        peer: None,
+    }
+    .towards(&cluster(), "10.77.0.22");
+    let asked: Vec<String> = questions.queries().iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(asked.join("\n"));
+    let mount = r#"{"filesystems":[{"target":"/","source":"x","fstype":"ext4","options":"rw"}]}"#;
+    let answers = [
+        ok("MemTotal: 9 kB\nMemAvailable:    2048 kB\n"),
+        ok("gfs\n\n"),
+        ok("default\n"),
+        ok("1 2"),
+        ok(mount),
+        ok("3 4"),
+        failed(1, ""),
+        ok(""),
+        failed(1, ""),
+        ok("<capabilities><host><uuid>ABC</uuid></host></capabilities>"),
+        failed(255, "Connection refused"),
+    ];
+    assert_eq!(answers.len(), questions.queries().len());
+    let facts = questions.read(&answers);
+    assert_eq!(facts.memory_available, Ok(ByteSize::from_bytes(2 << 20)));
+    assert_eq!(facts.pools.unwrap().into_iter().collect::<Vec<_>>(), vec!["gfs"]);
+    assert_eq!(facts.files["/b/y.img"].stat, Ok(Some(Stat { inode: 3, size: 4 })));
+    assert_eq!(facts.files["/b/y.img"].mount, Ok(None));
+    assert!(facts.bridges["br0"]);
+    assert!(!facts.boot_files["/boot/k"]);
+    let peer = facts.peer.unwrap();
+    assert_eq!((peer.reached, peer.port), (Ok("abc".to_owned()), PortSeen::Reachable));
+}
+
+fn cluster() -> Cluster {
+    Cluster {
+        name: crate::model::ClusterName::new("homelab").unwrap(),
+        base: std::path::PathBuf::new(),
+        hosts: BTreeMap::new(),
+        storage: BTreeMap::new(),
+        images: BTreeMap::new(),
+        guests: BTreeMap::new(),
+        migration: crate::spec::MigrationPolicy {
+            bandwidth: None,
+            max_downtime: Duration::from_millis(300),
+            timeout: Duration::from_secs(600),
+            on_timeout: crate::spec::OnTimeout::Abort,
+            per_host: 2,
+            per_cluster: 5,
+        },
+    }
+}

@@ -1,0 +1,142 @@
+//! How the move of one guest ended, with everything that is known about it; the content of a receipt. Pure.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::confirm::{Placement, Seen};
+use super::outside::PingFigures;
+use super::progress::Progress;
+use super::strategy::Strategy;
+use crate::model::{Finding, FindingCode, GuestId, HostId};
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The guest was at the destination before.
+    AlreadyThere,
+    /// Nothing speaks against it; only a dry run was asked for.
+    Ready,
+    /// A host could not be asked, so nothing was begun.
+    Unreachable(String),
+    /// Findings forbid it; nothing was begun.
+    Refused,
+    /// The guest is at the destination.
+    Moved,
+    /// The guest is where it was, for this reason.
+    Stayed(String),
+    /// It cannot be told where the guest is, or it is not in one place: a person must look.
+    Unplaced {
+        /// What was judged.
+        placement: Placement,
+        /// What libvirt reported, if anything.
+        reason: String,
+    },
+}
+
+/// The move of one guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// The guest.
+    pub guest: GuestId,
+    /// Where it was; absent when it was not found.
+    pub from: Option<HostId>,
+    /// Where it was to go.
+    pub to: HostId,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// What each host showed last.
+    pub seen: BTreeMap<HostId, Seen>,
+    /// What preflight found.
+    pub findings: Vec<Finding>,
+    /// Warnings that the user allowed.
+    pub allowed: Vec<FindingCode>,
+    /// How it was done.
+    pub plan: Option<MovePlan>,
+    /// What was measured.
+    pub figures: Option<Figures>,
+    /// What went wrong besides, without changing where the guest is.
+    pub notes: Vec<String>,
+    /// Where the receipt was written.
+    #[serde(skip)]
+    pub receipt: Option<PathBuf>,
+}
+
+/// How a guest was moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MovePlan {
+    /// UUID of the guest.
+    pub uuid: String,
+    /// The destination's libvirt as the source reached it.
+    pub destination: String,
+    /// Where the stream went.
+    pub stream: String,
+    /// libvirt's flags by name.
+    pub flags: Vec<&'static str>,
+    /// The strategy.
+    pub strategy: Strategy,
+    /// When it began (RFC 3339).
+    pub started: String,
+    /// When it ended.
+    pub ended: String,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Figures {
+    /// Time that libvirt's call took.
+    pub total: Duration,
+    /// Pause as QEMU counted it.
+    pub downtime: Option<Duration>,
+    /// Time to set the migration up.
+    pub setup: Option<Duration>,
+    /// Memory transferred, in bytes.
+    pub memory_transferred: Option<u64>,
+    /// Disk copied, in bytes; 0 on shared storage.
+    pub disk_copied: Option<u64>,
+    /// The last sample of each iteration.
+    pub iterations: Vec<Progress>,
+    /// What ping saw from the machine that runs stor; absent when it was not asked for.
+    pub ping: Option<Result<PingFigures, String>>,
+}
+
+impl Outcome {
+    /// Makes an outcome that nothing is known about but how it ended.
+    #[must_use]
+    pub fn new(guest: &GuestId, to: &HostId, verdict: Verdict) -> Self {
+        Self {
+            guest: guest.clone(),
+            from: None,
+            to: to.clone(),
+            verdict,
+            seen: BTreeMap::new(),
+            findings: Vec::new(),
+            allowed: Vec::new(),
+            plan: None,
+            figures: None,
+            notes: Vec::new(),
+            receipt: None,
+        }
+    }
+
+    /// The exit code (`docs/exit-codes.md`): 0 moved, 5 unreachable, 8 refused, 9 stayed, 10 unknown.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.verdict {
+            Verdict::AlreadyThere | Verdict::Ready | Verdict::Moved => 0,
+            Verdict::Unreachable(_) => 5,
+            Verdict::Refused => 8,
+            Verdict::Stayed(_) => 9,
+            Verdict::Unplaced { .. } => 10,
+        }
+    }
+}
+
+/// The exit code of several moves: the one that needs a person most.
+#[must_use]
+pub fn exit_code(outcomes: &[Outcome]) -> u8 {
+    outcomes.iter().map(Outcome::exit_code).max().unwrap_or(0)
+}

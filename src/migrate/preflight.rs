@@ -1,0 +1,73 @@
+//! What speaks against moving a guest, judged from what was observed now on both hosts. Pure.
+//!
+//! One function per question, grouped by what it looks at: the guest, its disks, the two hosts, their versions. Safety
+//! findings are [`Severity::Error`] and never waived; `--allow CODE` waives a [`Severity::Warning`].
+
+use std::collections::BTreeSet;
+
+use super::facts::HostFacts;
+use crate::libvirt::DomainFacts;
+use crate::libvirt::domain_xml::DomainSummary;
+use crate::model::{Finding, FindingCode, GuestId, ResourceId, ResourceKind, Severity};
+use crate::spec::Cluster;
+
+mod disks;
+mod guest;
+mod hosts;
+mod versions;
+
+pub use versions::version;
+
+/// The guest that is to move, as its host shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestFacts {
+    /// Its name.
+    pub id: GuestId,
+    /// What libvirt at the source says.
+    pub domain: DomainFacts,
+    /// Its live XML, read.
+    pub summary: DomainSummary,
+}
+
+impl GuestFacts {
+    /// The guest as the subject of a finding.
+    #[must_use]
+    pub fn subject(&self) -> ResourceId {
+        ResourceId::new(ResourceKind::Guest, &self.id)
+    }
+
+    fn finding(&self, severity: Severity, code: FindingCode, message: impl Into<String>) -> Finding {
+        Finding::new(severity, code, self.subject(), message)
+    }
+}
+
+/// Everything that speaks against moving the guest, gravest first, then by code.
+#[must_use]
+pub fn preflight(guest: &GuestFacts, from: &HostFacts, to: &HostFacts, cluster: &Cluster) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    guest::state(guest, from, &mut findings);
+    guest::devices(guest, to, &mut findings);
+    guest::name_clash(guest, to, &mut findings);
+    disks::images(guest, from, to, cluster, &mut findings);
+    disks::pools(guest, to, cluster, &mut findings);
+    disks::cache_modes(guest, from, to, &mut findings);
+    hosts::identity(guest, from, to, &mut findings);
+    hosts::reach(guest, from, to, &mut findings);
+    hosts::capacity(guest, from, to, &mut findings);
+    versions::advisories(guest, from, to, &mut findings);
+    findings.sort_by(|a, b| {
+        b.severity.cmp(&a.severity).then(a.code.cmp(&b.code)).then(a.message.cmp(&b.message))
+    });
+    findings
+}
+
+/// The findings that forbid the migration: every error, and every warning that the user did not allow.
+#[must_use]
+pub fn refusals<'a>(findings: &'a [Finding], allow: &BTreeSet<FindingCode>) -> Vec<&'a Finding> {
+    let forbids = |finding: &&Finding| match finding.severity {
+        Severity::Error => true,
+        Severity::Warning => !allow.contains(&finding.code),
+        Severity::Advice => false,
+    };
+    findings.iter().filter(forbids).collect()
+}

@@ -1,0 +1,286 @@
+//! The shell around moving guests: asks the hosts, lets the pure parts decide, does what they decided.
+//!
+//! Imports the rest of `migrate`, `libvirt`, `host`, `spec` and `model`. Several guests move at once, within the
+//! policy's limits. libvirt's migration runs between the two hosts' daemons: when stor dies, it goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Site;
+use super::confirm::{Placement, Seen};
+use super::facts::HostFacts;
+use super::locate::{Located, locate};
+use super::monitor::AbortReason;
+use super::outcome::{Outcome, Verdict};
+use super::preflight::{GuestFacts, preflight, refusals};
+use super::progress::Progress;
+use super::strategy::{self, Strategy};
+use crate::libvirt::{DomainFacts, JobOperation, domain_xml};
+use crate::model::{Cancel, Finding, FindingCode, GuestId, HostId, ResourceId, ResourceKind, Severity};
+use crate::spec::MigrationPolicy;
+
+mod ask;
+mod moving;
+mod settle;
+
+pub(super) use ask::domain_everywhere;
+
+/// How far to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Only preflight.
+    DryRun,
+    /// Preflight, and the move if nothing speaks against it.
+    Move,
+}
+
+/// How patient the shell is; tests shorten it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Time between two looks at a job.
+    pub poll: Duration,
+    /// Time that both hosts get to show one clear placement after a migration ended.
+    pub confirm: Duration,
+    /// Time that libvirt gets to end a migration that was cancelled. Daemons give each other up after 30 s.
+    pub abort: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { poll: Duration::from_millis(150), confirm: seconds(30), abort: seconds(45) }
+    }
+}
+
+/// What the user wants of a migration.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How far to go.
+    pub mode: Mode,
+    /// Warnings that the user allows.
+    pub allow: BTreeSet<FindingCode>,
+    /// The policy of the cluster file, or what the command line made of it.
+    pub policy: MigrationPolicy,
+    /// An address of the guest to measure its pause from here.
+    pub ping: Option<IpAddr>,
+    /// Where receipts go; see [`super::receipt::directory`].
+    pub receipts: PathBuf,
+    /// How patient to be.
+    pub pace: Pace,
+    /// The clock for time stamps.
+    pub clock: fn() -> SystemTime,
+}
+
+/// What happens, for whoever shows it. Every kind names its guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MigrateEvent {
+    /// It was found on a host.
+    Located(GuestId, HostId),
+    /// Preflight is over.
+    Checked(GuestId, Vec<Finding>),
+    /// It begins to move.
+    Began(GuestId, HostId, HostId),
+    /// A migration that was already under way is watched from here on.
+    Attached(GuestId, HostId, HostId),
+    /// It moves.
+    Progressed(GuestId, Progress),
+    /// stor paused it at the deadline.
+    Paused(GuestId),
+    /// stor cancels the move.
+    Aborting(GuestId, AbortReason),
+    /// libvirt says that it ended; both hosts are asked.
+    Confirming(GuestId),
+    /// It is over.
+    Ended(Box<Outcome>),
+}
+
+/// Moves guests to a host and says where each of them is afterwards, in the order in which they were named.
+pub fn migrate(
+    site: Site<'_>,
+    guests: &[GuestId],
+    to: &HostId,
+    options: &Options,
+    cancel: &Cancel,
+    events: &(dyn Fn(MigrateEvent) + Sync),
+) -> Vec<Outcome> {
+    let run = Run { site, to, options, cancel, events };
+    // All of them go to one host, so both limits bound the same number.
+    let limit = options.policy.per_host.min(options.policy.per_cluster).max(1);
+    let workers = usize::try_from(limit).unwrap_or(1).min(guests.len());
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(guest) = guests.get(index) else { break };
+                    let outcome = run.one(guest);
+                    events(MigrateEvent::Ended(Box::new(outcome.clone())));
+                    done.lock().unwrap_or_else(PoisonError::into_inner).insert(index, outcome);
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
+}
+
+/// One call of [`migrate`].
+struct Run<'a> {
+    site: Site<'a>,
+    to: &'a HostId,
+    options: &'a Options,
+    cancel: &'a Cancel,
+    events: &'a (dyn Fn(MigrateEvent) + Sync),
+}
+
+/// A guest between two hosts.
+struct Journey<'a> {
+    guest: &'a GuestId,
+    from: HostId,
+    domain: DomainFacts,
+    address: String,
+}
+
+impl Run<'_> {
+    fn one(&self, guest: &GuestId) -> Outcome {
+        let seen = domain_everywhere(self.site, guest.as_str());
+        let outcome = |verdict| Outcome::new(guest, self.to, verdict);
+        let Some(host) = self.site.cluster.hypervisors().find(|host| host.id == *self.to) else {
+            return outcome(Verdict::Unreachable(format!("{} is no hypervisor of this cluster", self.to)));
+        };
+        let mut outcome = match locate(&seen, self.to) {
+            Located::At(from, domain) => {
+                (self.events)(MigrateEvent::Located(guest.clone(), from.clone()));
+                let journey = Journey { guest, from, domain: *domain, address: host.address.clone() };
+                return self.travel(&journey);
+            }
+            Located::There(domain) => {
+                let mut outcome = outcome(Verdict::AlreadyThere);
+                outcome.from = Some(self.to.clone());
+                outcome.notes = self.settle_arrived(guest, &domain);
+                outcome
+            }
+            Located::NotRunning(hosts) => {
+                let mut outcome = outcome(Verdict::Refused);
+                outcome.findings.push(not_running(guest, &hosts));
+                outcome
+            }
+            Located::Unknown(reason) => outcome(Verdict::Unreachable(reason)),
+            Located::OnSeveral(hosts) => {
+                let reason = format!("the guest is active on {}", names(&hosts));
+                outcome(Verdict::Unplaced { placement: Placement::OnBoth, reason })
+            }
+            Located::InTransit(hosts) => {
+                let reason = format!("a migration holds the guest on {}", names(&hosts));
+                outcome(Verdict::Unplaced { placement: Placement::Unknown, reason })
+            }
+        };
+        outcome.seen = seen
+            .into_iter()
+            .map(|(host, answer)| {
+                let uuid =
+                    answer.as_ref().ok().and_then(|found| found.as_ref()).map(|domain| domain.uuid.clone());
+                let answer = answer.as_ref().map(Option::as_ref).map_err(Clone::clone);
+                (host, Seen::of(answer, &uuid.unwrap_or_default()))
+            })
+            .collect();
+        outcome
+    }
+
+    /// Checks and, if nothing forbids it, moves a guest that runs at `journey.from`.
+    fn travel(&self, journey: &Journey<'_>) -> Outcome {
+        let mut outcome = Outcome::new(journey.guest, self.to, Verdict::Refused);
+        outcome.from = Some(journey.from.clone());
+        outcome.allowed = self.options.allow.iter().copied().collect();
+        let (from, to) = match self.facts(journey) {
+            Ok(facts) => facts,
+            Err(finding) => {
+                outcome.verdict = Verdict::Unreachable(finding.message.clone());
+                outcome.findings.push(*finding);
+                return outcome;
+            }
+        };
+        if under_way(journey, &from, &to) {
+            return self.attach(journey, outcome);
+        }
+        let strategy = match self.check(journey, &from, &to, &mut outcome) {
+            Some(strategy) if self.options.mode == Mode::Move => strategy,
+            Some(_) => {
+                outcome.verdict = Verdict::Ready;
+                return outcome;
+            }
+            None => return outcome,
+        };
+        if self.cancel.is_cancelled() {
+            outcome.verdict = Verdict::Stayed("cancelled before it began".to_owned());
+            return outcome;
+        }
+        self.depart(journey, strategy, outcome)
+    }
+
+    /// Runs preflight; the strategy when nothing forbids the move.
+    fn check(
+        &self,
+        journey: &Journey<'_>,
+        from: &HostFacts,
+        to: &HostFacts,
+        outcome: &mut Outcome,
+    ) -> Option<Strategy> {
+        let (id, domain) = (journey.guest.clone(), journey.domain.clone());
+        let subject = ResourceId::new(ResourceKind::Guest, journey.guest);
+        let refuse = |code, text: String| Finding::new(Severity::Error, code, subject, text);
+        let strategy = match domain_xml::read(&domain.xml) {
+            Ok(summary) => {
+                let guest = GuestFacts { id, domain, summary };
+                outcome.findings = preflight(&guest, from, to, self.site.cluster);
+                match strategy::choose(journey.domain.state, &self.options.policy) {
+                    Ok(strategy) => Some(strategy),
+                    Err(error) => {
+                        let finding = refuse(FindingCode::NotApplicable, error.to_string());
+                        outcome.findings.push(finding.remedy(error.hint()));
+                        None
+                    }
+                }
+            }
+            Err(error) => {
+                outcome.findings.push(refuse(FindingCode::GuestNotDefined, error.to_string()));
+                None
+            }
+        };
+        (self.events)(MigrateEvent::Checked(journey.guest.clone(), outcome.findings.clone()));
+        strategy.filter(|_| refusals(&outcome.findings, &self.options.allow).is_empty())
+    }
+}
+
+/// Whether the guest is already on its way from its host to the destination.
+fn under_way(journey: &Journey<'_>, from: &HostFacts, to: &HostFacts) -> bool {
+    let leaves = from.job.as_ref().is_some_and(|job| job.operation == JobOperation::MigrationOut);
+    let comes = to.domains.iter().find(|domain| domain.uuid == journey.domain.uuid);
+    leaves && comes.is_some_and(|domain| Seen::of(Ok(Some(domain)), &domain.uuid) == Seen::InTransit)
+}
+
+fn not_running(guest: &GuestId, defined: &[HostId]) -> Finding {
+    let subject = ResourceId::new(ResourceKind::Guest, guest);
+    if defined.is_empty() {
+        let message = "no hypervisor has a guest of this name";
+        return Finding::new(Severity::Error, FindingCode::GuestNotDefined, subject, message)
+            .remedy("declare it in the cluster file and run `stor apply`");
+    }
+    let message = format!("the guest is defined on {} and does not run", names(defined));
+    Finding::new(Severity::Error, FindingCode::GuestNotRunning, subject, message)
+        .remedy(format!("start it first: `stor start {guest}`"))
+}
+
+fn names(hosts: &[HostId]) -> String {
+    hosts.iter().map(HostId::as_str).collect::<Vec<_>>().join(" and ")
+}
+
+/// Time since an instant, without the nanoseconds that nobody reads.
+fn since(begin: Instant) -> Duration {
+    Duration::from_millis(u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX))
+}

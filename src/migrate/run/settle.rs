@@ -1,0 +1,238 @@
+//! The end of a move: both hosts are asked where the guest is, what belongs to it follows, and the receipt is written.
+
+use std::collections::BTreeMap;
+use std::time::{Instant, SystemTime};
+
+use super::moving::{self, Ride};
+use super::{Journey, MigrateEvent, Run, since};
+use crate::libvirt::{DomainFacts, DomainState, JobStats, LibvirtError, domain_xml};
+use crate::migrate::confirm::{Placement, Seen, judge};
+use crate::migrate::facts::disk_path;
+use crate::migrate::monitor::AbortReason;
+use crate::migrate::outcome::{Figures, MovePlan, Outcome, Verdict};
+use crate::migrate::outside::Ping;
+use crate::migrate::strategy::{Arrival, Strategy, choose};
+use crate::migrate::{facts, receipt};
+use crate::model::{GuestId, HostId};
+use crate::spec::{Autostart, GuestDefinition};
+
+/// libvirt's flags by name, for the receipt.
+const FLAGS: [&str; 5] = ["live", "peer2peer", "persist-dest", "undefine-source", "abort-on-error"];
+
+/// What both hosts showed last.
+struct Confirmed {
+    placement: Placement,
+    source: Seen,
+    target: Seen,
+}
+
+impl Run<'_> {
+    /// Moves a guest that nothing forbids to move.
+    pub(super) fn depart(&self, journey: &Journey<'_>, strategy: Strategy, mut outcome: Outcome) -> Outcome {
+        let refreshed = self.refresh_pools(journey);
+        outcome.notes.extend(refreshed);
+        let ping = self.options.ping.map(Ping::start);
+        let started = (self.options.clock)();
+        let hosts = (journey.guest.clone(), journey.from.clone(), self.to.clone());
+        (self.events)(MigrateEvent::Began(hosts.0, hosts.1, hosts.2));
+        let ride = self.ride(journey, &strategy);
+        let mut outcome = self.arrive(journey, &strategy, ride, started, outcome);
+        if let (Some(figures), Some(ping)) = (outcome.figures.as_mut(), ping) {
+            figures.ping = Some(ping.and_then(Ping::finish).map_err(|error| error.to_string()));
+        }
+        self.receipt(started, &mut outcome);
+        outcome
+    }
+
+    /// Watches a move that somebody else began, and settles it as if it were this one's.
+    pub(super) fn attach(&self, journey: &Journey<'_>, mut outcome: Outcome) -> Outcome {
+        let strategy = match choose(journey.domain.state, &self.options.policy) {
+            Ok(strategy) => strategy,
+            Err(error) => {
+                outcome.verdict = Verdict::Stayed(error.to_string());
+                return outcome;
+            }
+        };
+        let started = (self.options.clock)();
+        outcome.notes.push("attached to a migration that was already under way".to_owned());
+        let hosts = (journey.guest.clone(), journey.from.clone(), self.to.clone());
+        (self.events)(MigrateEvent::Attached(hosts.0, hosts.1, hosts.2));
+        let ride = self.ride_along(journey, &strategy);
+        let mut outcome = self.arrive(journey, &strategy, ride, started, outcome);
+        self.receipt(started, &mut outcome);
+        outcome
+    }
+
+    /// A pool that was not rescanned since an image was made does not know it, and libvirt then refuses the guest.
+    fn refresh_pools(&self, journey: &Journey<'_>) -> Vec<String> {
+        let summary = match domain_xml::read(&journey.domain.xml) {
+            Ok(summary) => summary,
+            Err(error) => return vec![error.to_string()],
+        };
+        let paths: Vec<String> =
+            summary.disks.iter().filter_map(|disk| disk_path(&disk.source, self.site.cluster)).collect();
+        let uses = |mount: &str| paths.iter().any(|path| path.starts_with(&format!("{mount}/")));
+        let pools = self.site.cluster.storage.iter().filter(|(_, storage)| uses(facts::mount_of(storage)));
+        let refresh =
+            |pool: &str| self.site.connector.open(self.to).and_then(|target| target.refresh_pool(pool));
+        pools.filter_map(|(id, _)| refresh(id.as_str()).err()).map(|error| error.to_string()).collect()
+    }
+
+    /// Asks both hosts, and lets what belongs to the guest follow it.
+    fn arrive(
+        &self,
+        journey: &Journey<'_>,
+        strategy: &Strategy,
+        ride: Ride,
+        started: SystemTime,
+        mut outcome: Outcome,
+    ) -> Outcome {
+        (self.events)(MigrateEvent::Confirming(journey.guest.clone()));
+        let confirmed = self.confirm(journey);
+        let request = moving::request(self, journey, strategy);
+        outcome.plan = Some(MovePlan {
+            uuid: journey.domain.uuid.clone(),
+            destination: request.destination,
+            stream: request.stream,
+            flags: FLAGS.into_iter().chain(request.paused.then_some("paused")).collect(),
+            strategy: strategy.clone(),
+            started: humantime::format_rfc3339_millis(started).to_string(),
+            ended: humantime::format_rfc3339_millis((self.options.clock)()).to_string(),
+        });
+        outcome.notes.extend(ride.notes.iter().cloned());
+        outcome.verdict = match confirmed.placement {
+            Placement::Moved => {
+                outcome.notes.extend(ride.error.iter().map(|error| format!("libvirt reported: {error}")));
+                outcome.notes.extend(self.follow(journey, &confirmed));
+                Verdict::Moved
+            }
+            Placement::Stayed => {
+                outcome.notes.extend(self.resume(journey, strategy, &ride));
+                Verdict::Stayed(self.why(strategy, &ride))
+            }
+            placement => Verdict::Unplaced { placement, reason: self.why(strategy, &ride) },
+        };
+        let (figures, trouble) = self.figures(journey, ride, confirmed.placement);
+        outcome.figures = Some(figures);
+        outcome.notes.extend(trouble);
+        outcome.seen =
+            BTreeMap::from([(journey.from.clone(), confirmed.source), (self.to.clone(), confirmed.target)]);
+        outcome
+    }
+
+    /// Asks both hosts until they show one clear placement, or patience ends.
+    fn confirm(&self, journey: &Journey<'_>) -> Confirmed {
+        let begin = Instant::now();
+        loop {
+            let (source, target) = std::thread::scope(|scope| {
+                let source = scope.spawn(|| self.see(&journey.from, journey));
+                let target = self.see(self.to, journey);
+                let broken = |_| Seen::Unseen("asking it failed".to_owned());
+                (source.join().unwrap_or_else(broken), target)
+            });
+            let placement = judge(&source, &target);
+            let clear = matches!(placement, Placement::Moved | Placement::Stayed);
+            if clear || since(begin) >= self.options.pace.confirm {
+                return Confirmed { placement, source, target };
+            }
+            std::thread::sleep(self.options.pace.poll);
+        }
+    }
+
+    fn see(&self, host: &HostId, journey: &Journey<'_>) -> Seen {
+        let answer = self.site.connector.open(host).and_then(|daemon| daemon.domain(journey.guest.as_str()));
+        match answer {
+            Ok(domain) => Seen::of(Ok(domain.as_ref()), &journey.domain.uuid),
+            Err(error) => Seen::Unseen(error.to_string()),
+        }
+    }
+
+    /// What was wrong, in one sentence; stor's own decision comes before libvirt's words for it.
+    fn why(&self, strategy: &Strategy, ride: &Ride) -> String {
+        let deadline = humantime::format_duration(strategy.deadline);
+        match (ride.aborted, &ride.error) {
+            (Some(AbortReason::Cancelled), _) => "cancelled by the user".to_owned(),
+            (Some(AbortReason::Deadline), _) => format!("it did not end within {deadline} and was cancelled"),
+            (Some(AbortReason::PausedTooLong), _) => {
+                format!("it did not end within {deadline}, nor with the guest paused, and was cancelled")
+            }
+            (None, Some(error)) => error.clone(),
+            (None, None) => "libvirt reported success, but the hosts show otherwise".to_owned(),
+        }
+    }
+
+    /// A guest that stor paused and that stayed runs again: only its own host holds it.
+    fn resume(&self, journey: &Journey<'_>, strategy: &Strategy, ride: &Ride) -> Option<String> {
+        if ride.paused_at.is_none() || strategy.arrival == Arrival::Paused {
+            return None;
+        }
+        let resumed = self.site.connector.open(&journey.from).and_then(|source| {
+            match source.domain(journey.guest.as_str())?.map(|domain| domain.state) {
+                Some(DomainState::Paused(_)) => source.resume_domain(journey.guest.as_str()),
+                _ => Ok(()),
+            }
+        });
+        resumed.err().map(|error| format!("the guest is still paused: {error}"))
+    }
+
+    /// Autostart moves with the guest; a definition that stayed behind goes.
+    fn follow(&self, journey: &Journey<'_>, confirmed: &Confirmed) -> Vec<String> {
+        let name = journey.guest.as_str();
+        let mut done: Vec<Result<(), LibvirtError>> = Vec::new();
+        if journey.domain.autostart {
+            done.push(self.site.connector.open(self.to).and_then(|target| target.set_autostart(name, true)));
+        }
+        if confirmed.source == Seen::Defined {
+            let source = self.site.connector.open(&journey.from);
+            done.push(source.and_then(|source| source.undefine_domain(name)));
+        }
+        done.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect()
+    }
+
+    /// A guest found at the destination: an earlier run may have been killed before autostart followed.
+    pub(super) fn settle_arrived(&self, guest: &GuestId, domain: &DomainFacts) -> Vec<String> {
+        let wanted = self.site.cluster.guests.get(guest).is_some_and(|entry| match &entry.definition {
+            GuestDefinition::Generated(shape) => shape.autostart == Autostart::On,
+            GuestDefinition::Written { .. } => false,
+        });
+        if !wanted || domain.autostart || !domain.persistent {
+            return Vec::new();
+        }
+        let set =
+            self.site.connector.open(self.to).and_then(|target| target.set_autostart(guest.as_str(), true));
+        set.err().map(|error| error.to_string()).into_iter().collect()
+    }
+
+    /// QEMU's own figures are at the destination: the source has forgotten the guest.
+    fn figures(&self, journey: &Journey<'_>, ride: Ride, placement: Placement) -> (Figures, Option<String>) {
+        let figures = Figures { total: ride.total, iterations: ride.iterations, ..Figures::default() };
+        if placement != Placement::Moved {
+            return (figures, None);
+        }
+        let target = self.site.connector.open(self.to);
+        match target.and_then(|target| target.completed_job(journey.guest.as_str())) {
+            Ok(stats) => {
+                let count = |read: fn(&JobStats) -> u64| stats.as_ref().map(read);
+                let figures = Figures {
+                    downtime: stats.as_ref().and_then(|stats| stats.downtime),
+                    setup: stats.as_ref().and_then(|stats| stats.setup),
+                    memory_transferred: count(|stats| stats.memory_processed),
+                    disk_copied: count(|stats| stats.disk_processed),
+                    ..figures
+                };
+                (figures, None)
+            }
+            Err(error) => (figures, Some(error.to_string())),
+        }
+    }
+
+    fn receipt(&self, started: SystemTime, outcome: &mut Outcome) {
+        match receipt::write(&self.options.receipts, &self.site.cluster.name, started, outcome) {
+            Ok(path) => outcome.receipt = Some(path),
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+                outcome.notes.push(format!("{error}{}", cause.unwrap_or_default()));
+            }
+        }
+    }
+}

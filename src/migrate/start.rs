@@ -1,0 +1,232 @@
+//! Starting a guest where it is defined, after every hypervisor was asked whether it runs there.
+//!
+//! Imports the rest of `migrate`, `libvirt`, `host`, `spec` and `model`. The one rule: never a second writer, and never
+//! over a directory on which nothing is mounted.
+
+use super::Site;
+use super::facts::{FileFacts, Mount, Questions, disk_path, mount_of};
+use super::locate::survey;
+use super::run::domain_everywhere;
+use crate::host::HostError;
+use crate::libvirt::domain_xml::{self, DomainSummary};
+use crate::libvirt::{DomainFacts, DomainState, LibvirtError};
+use crate::model::{Cancel, GuestId, HostId};
+use crate::spec::{Autostart, Cluster, GuestDefinition};
+
+/// What a start found or did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Started {
+    /// The guest was started on this host.
+    Now(HostId),
+    /// It was already active on this host.
+    Already(HostId),
+}
+
+/// Says why a guest was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A hypervisor could not be asked: the guest may run there.
+    #[error("guest {guest}: not started: it may run on a hypervisor that could not be asked: {reason}")]
+    Unknown {
+        /// The guest.
+        guest: GuestId,
+        /// Which ones and why.
+        reason: String,
+    },
+    /// It runs on more than one hypervisor, or a migration holds it.
+    #[error("guest {guest}: not started: {reason}")]
+    Unplaced {
+        /// The guest.
+        guest: GuestId,
+        /// What was seen.
+        reason: String,
+    },
+    /// No hypervisor has it.
+    #[error("guest {guest}: no hypervisor has a guest of this name")]
+    NotDefined {
+        /// The guest.
+        guest: GuestId,
+    },
+    /// Several hypervisors have a definition of it.
+    #[error("guest {guest}: not started: it is defined on {}", hosts.join(" and "))]
+    DefinedTwice {
+        /// The guest.
+        guest: GuestId,
+        /// The hypervisors.
+        hosts: Vec<String>,
+    },
+    /// Its image is not there, or not on the storage that the file names.
+    #[error("host {host}: guest {guest}: not started: {reason}")]
+    Image {
+        /// The host.
+        host: HostId,
+        /// The guest.
+        guest: GuestId,
+        /// What is wrong with which file.
+        reason: String,
+    },
+    /// The host could not be asked for its files.
+    #[error("guest {guest}: its image could not be looked at")]
+    Host {
+        /// The guest.
+        guest: GuestId,
+        /// Why.
+        #[source]
+        source: HostError,
+    },
+    /// libvirt refused.
+    #[error("guest {guest}: not started")]
+    Libvirt {
+        /// The guest.
+        guest: GuestId,
+        /// What it said.
+        #[source]
+        source: LibvirtError,
+    },
+    /// The user wanted to stop.
+    #[error("guest {guest}: not started: cancelled")]
+    Cancelled {
+        /// The guest.
+        guest: GuestId,
+    },
+}
+
+impl StartError {
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unknown { .. } => Some(
+                "bring that hypervisor back, or take it out of the cluster file once it is off".to_owned(),
+            ),
+            Self::NotDefined { .. } => Some("declare it in the cluster file and run `stor apply`".to_owned()),
+            Self::DefinedTwice { guest, hosts } => {
+                let host = hosts.last().map_or("", String::as_str);
+                Some(format!("keep one: `virsh undefine {guest}` on {host}, say"))
+            }
+            Self::Image { .. } => Some("run `stor apply`, then `stor verify`".to_owned()),
+            Self::Unplaced { .. } | Self::Host { .. } | Self::Libvirt { .. } | Self::Cancelled { .. } => None,
+        }
+    }
+
+    /// The exit code (`docs/exit-codes.md`).
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unknown { .. } | Self::Host { .. } => 5,
+            Self::NotDefined { .. } | Self::DefinedTwice { .. } | Self::Image { .. } => 8,
+            Self::Unplaced { .. } => 10,
+            Self::Libvirt { .. } | Self::Cancelled { .. } => 1,
+        }
+    }
+}
+
+/// Starts a guest on the host that has its definition.
+///
+/// # Errors
+/// [`StartError`]; nothing was started, unless libvirt itself reports an error after the start.
+pub fn start(site: Site<'_>, guest: &GuestId, cancel: &Cancel) -> Result<Started, StartError> {
+    let guest = guest.clone();
+    let survey = survey(&domain_everywhere(site, guest.as_str()));
+    let words = |hosts: Vec<&HostId>| hosts.into_iter().map(HostId::to_string).collect::<Vec<_>>();
+    match survey.active.as_slice() {
+        [] => {}
+        [(host, _)] => return Ok(Started::Already(host.clone())),
+        several => {
+            let hosts = words(several.iter().map(|(host, _)| host).collect());
+            return Err(StartError::Unplaced {
+                guest,
+                reason: format!("it is active on {}", hosts.join(" and ")),
+            });
+        }
+    }
+    if !survey.transit.is_empty() {
+        let hosts = words(survey.transit.iter().collect());
+        let reason = format!("a migration holds it on {}", hosts.join(" and "));
+        return Err(StartError::Unplaced { guest, reason });
+    }
+    if !survey.unseen.is_empty() {
+        return Err(StartError::Unknown { guest, reason: survey.unseen.join("; ") });
+    }
+    let (host, domain) = match survey.defined.as_slice() {
+        [] => return Err(StartError::NotDefined { guest }),
+        [(host, domain)] => (host, domain),
+        several => {
+            let hosts = words(several.iter().map(|(host, _)| host).collect());
+            return Err(StartError::DefinedTwice { guest, hosts });
+        }
+    };
+    check_images(site, &guest, host, domain)?;
+    if cancel.is_cancelled() {
+        return Err(StartError::Cancelled { guest });
+    }
+    begin(site, &guest, host, domain)
+}
+
+fn begin(
+    site: Site<'_>,
+    guest: &GuestId,
+    host: &HostId,
+    domain: &DomainFacts,
+) -> Result<Started, StartError> {
+    let failed = |source| StartError::Libvirt { guest: guest.clone(), source };
+    let daemon = site.connector.open(host).map_err(failed)?;
+    daemon.start_domain(guest.as_str()).map_err(failed)?;
+    let autostart = site.cluster.guests.get(guest).is_some_and(|entry| match &entry.definition {
+        GuestDefinition::Generated(shape) => shape.autostart == Autostart::On,
+        GuestDefinition::Written { .. } => false,
+    });
+    if autostart && !domain.autostart {
+        daemon.set_autostart(guest.as_str(), true).map_err(failed)?;
+    }
+    match daemon.domain(guest.as_str()).map_err(failed)?.map(|seen| seen.state) {
+        Some(DomainState::Running | DomainState::Paused(_)) => Ok(Started::Now(host.clone())),
+        other => Err(StartError::Unplaced {
+            guest: guest.clone(),
+            reason: format!("libvirt started it on {host}, but shows {other:?}"),
+        }),
+    }
+}
+
+/// Every file of the guest must exist, and one below a storage's mount point must be on that mount.
+fn check_images(
+    site: Site<'_>,
+    guest: &GuestId,
+    host: &HostId,
+    domain: &DomainFacts,
+) -> Result<(), StartError> {
+    let wrong = |reason: String| StartError::Image { host: host.clone(), guest: guest.clone(), reason };
+    let summary: DomainSummary = domain_xml::read(&domain.xml)
+        .map_err(|source| StartError::Libvirt { guest: guest.clone(), source })?;
+    let questions = Questions::about(&summary, site.cluster);
+    let shell = site.fleet.host(host).ok_or_else(|| wrong("the host is not reached over ssh".to_owned()))?;
+    let answers = shell
+        .query(&questions.queries())
+        .map_err(|source| StartError::Host { guest: guest.clone(), source })?;
+    let facts = questions.read(&answers);
+    for path in summary.disks.iter().filter_map(|disk| disk_path(&disk.source, site.cluster)) {
+        let Some(file) = facts.files.get(&path) else { continue };
+        check_file(site.cluster, &path, file).map_err(wrong)?;
+    }
+    match facts.boot_files.iter().find(|(_, readable)| !**readable) {
+        Some((path, _)) => Err(wrong(format!("{path}, which it boots from, is not there"))),
+        None => Ok(()),
+    }
+}
+
+fn check_file(cluster: &Cluster, path: &str, file: &FileFacts) -> Result<(), String> {
+    let storage =
+        cluster.storage.iter().find(|(_, storage)| path.starts_with(&format!("{}/", mount_of(storage))));
+    if let Some((id, storage)) = storage {
+        let place = mount_of(storage);
+        let mounted = |mount: &Mount| mount.target == place && mount.kind.starts_with("fuse.");
+        match file.mount.as_ref().map_err(|reason| format!("{place}: {reason}"))? {
+            Some(mount) if mounted(mount) => {}
+            _ => return Err(format!("storage {id} is not mounted on {place}")),
+        }
+    }
+    match file.stat.as_ref().map_err(|reason| format!("{path}: {reason}"))? {
+        Some(_) => Ok(()),
+        None => Err(format!("{path} is not there")),
+    }
+}

@@ -1,0 +1,9 @@
+//! Migration against fake hosts and daemons: every finding, every placement, every fault that a lab run cannot time.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod faults;
+mod judge;
+mod outside;
+mod preflight;
+mod start;
+mod world;
