@@ -65,8 +65,7 @@ fn setting(conf: &str, key: &str) -> Option<String> {
             let (name, value) = line.split_once('=')?;
             (name.trim() == key).then(|| value.trim().trim_matches('"').trim_start_matches('+').to_owned())
         })
-        .filter(|value| !value.is_empty())
-        .next_back()
+        .rfind(|value| !value.is_empty())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ pub mod spec;
 use crate::model::{
     AbsPath, HostId, ImageLocation, Observations, Owned, Proposal, Query, StorageId, Unknown,
 };
-use crate::spec::ImageEntry;
+use crate::spec::{Cluster, ImageEntry};
 
 /// What every backend can do for one storage entry.
 ///
@@ -48,4 +48,25 @@ pub enum Attached {
     Other(String),
     /// It is reached through a protocol; there is nothing to mount.
     Remote,
+}
+
+/// How one storage is proved; `None` when the file has no storage of this name.
+#[must_use]
+pub fn probe(cluster: &Cluster, id: &StorageId) -> Option<probe::Probe> {
+    Some(match cluster.storage.get(id)? {
+        spec::StorageSpec::Gluster(spec) => gluster::probe::describe(cluster, id, spec),
+    })
+}
+
+/// Asks a protocol client on this machine.
+///
+/// # Errors
+/// [`probe::NoClient`]
+pub fn look(
+    client: &probe::Client,
+    request: &probe::ClientRequest,
+) -> Result<probe::ClientAnswer, probe::NoClient> {
+    match client {
+        probe::Client::Gfapi { volume, allowed } => gluster::probe::look(volume, allowed, request),
+    }
 }

@@ -23,10 +23,13 @@ const READ: &str = concat!(include_str!("mount_probe/enter.sh"), include_str!("m
 const RELEASE: &str = concat!(include_str!("mount_probe/enter.sh"), include_str!("mount_probe/release.sh"));
 const REMOVE: &str = concat!(include_str!("mount_probe/enter.sh"), include_str!("mount_probe/remove.sh"));
 
-/// Name of the probe file of one host, at the top of the storage.
+/// Name of the probe file of one host in one run, at the top of the storage.
+///
+/// The run is part of it: a client may still know an earlier file of the same name (FUSE keeps names for a second) and
+/// would answer "Stale file handle"; and two runs at once do not meet.
 #[must_use]
-pub fn probe_file(cluster: &ClusterName, host: &HostId) -> String {
-    format!(".stor-probe-{cluster}-{host}")
+pub fn probe_file(cluster: &ClusterName, host: &HostId, run: &str) -> String {
+    format!(".stor-probe-{cluster}-{host}.{run}")
 }
 
 /// The user that QEMU runs as, and whether libvirt gives it the images.
@@ -45,8 +48,25 @@ pub struct Reading {
     pub images: Vec<String>,
     /// Other hosts' probe files to read.
     pub nonces: Vec<String>,
-    /// Other hosts' probe files to try the lock of.
-    pub locks: Vec<String>,
+    /// Other hosts' locks to try.
+    pub locks: Vec<Rival>,
+}
+
+/// A lock that another host holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rival {
+    /// The host.
+    pub host: HostId,
+    /// Its probe file.
+    pub file: String,
+    /// The kind of lock, as [`seen::Hold`] tells it.
+    pub kind: String,
+}
+
+impl Rival {
+    fn word(&self) -> String {
+        format!("{}:{}", self.kind, self.file)
+    }
 }
 
 fn script(name: &'static str, text: &'static str, directory: &MountedDirectory) -> Command {
@@ -79,15 +99,15 @@ pub fn read(directory: &MountedDirectory, probe: &str, actor: Option<&Actor>, re
         .arg(xattrs.join(" "))
         .args(reading.images.iter().map(|name| format!("i:{name}")))
         .args(reading.nonces.iter().map(|name| format!("p:{name}")))
-        .args(reading.locks.iter().map(|name| format!("l:{name}")));
+        .args(reading.locks.iter().map(|rival| format!("l:{}", rival.word())));
     Query::probe(command)
 }
 
 /// Ends the lock on the host's own probe file (`pid` as [`write`] told, if it did), then waits for others to be free.
 #[must_use]
-pub fn release(directory: &MountedDirectory, probe: &str, pid: Option<u32>, locks: &[String]) -> Query {
+pub fn release(directory: &MountedDirectory, probe: &str, pid: Option<u32>, locks: &[Rival]) -> Query {
     let command = script("stor-probe-release", RELEASE, directory);
-    Query::probe(command.arg(probe).arg(pid.unwrap_or(0).to_string()).args(locks.iter().cloned()))
+    Query::probe(command.arg(probe).arg(pid.unwrap_or(0).to_string()).args(locks.iter().map(Rival::word)))
 }
 
 /// Removes the host's own probe file.

@@ -29,3 +29,21 @@ enter() {
 
 # Prints a word and what a command wrote to its standard error, on one line.
 say() { echo "$1" "$(printf %s "$2" | tr '\n' ' ')"; }
+
+# trylock KIND FILE: asks for the lock that another host holds, in the same way in which that holds it (on some file
+# systems flock and fcntl locks know nothing of each other). QEMU's own tool asks for the byte-range locks that a guest's
+# QEMU would ask for; flock(1) stands in where it is missing. Prints `FILE TOOL STATUS MESSAGE`; returns the status.
+trylock() {
+    if [ "$1" = fcntl ] && command -v qemu-io >/dev/null; then
+        tool=qemu-io
+        why=$(qemu-io -r -f raw -c quit "$2" 2>&1)
+    else
+        tool=flock
+        mode=
+        [ "$1" = flock ] || mode=--fcntl
+        why=$(flock $mode -n -s -E 75 "$2" true 2>&1)
+    fi
+    status=$?
+    say "$2 $tool $status" "$why"
+    return $status
+}

@@ -1,4 +1,4 @@
-# read DIRECTORY TYPE SOURCES USER GROUP PROBE XATTRS [i:IMAGE | p:PROBE | l:PROBE]...: looks at images, reads other hosts'
+# read DIRECTORY TYPE SOURCES USER GROUP PROBE XATTRS [i:IMAGE | p:PROBE | l:KIND:PROBE]...: looks at images, reads other hosts'
 # probe files with O_DIRECT, tries the lock that another host holds. USER may be empty (unknown). Writes only to PROBE.
 dir=$1 type=$2 sources=$3 user=$4 group=$5 probe=$6 xattrs=$7
 shift 7
@@ -36,28 +36,28 @@ image() {
     fi
     [ -z "$user" ] || access "$1"
 }
+# A client may know a file's size or absence from before it was written (FUSE keeps attributes for a second), and the
+# kernel reads nothing beyond the size that it knows: so an empty answer is asked again, for 1.5 s at most in all.
+left=15
 nonce() {
+    while :; do
+        why=$(dd if="$1" bs=4096 count=1 iflag=direct status=none 2>&1 | tr -d '\0' | head -c 200)
+        case $why in '' | dd:*) [ $left -gt 0 ] || break ;; *) break ;; esac
+        left=$((left - 1))
+        sleep 0.1
+    done
     echo "probe $1"
-    say nonce "$(dd if="$1" bs=4096 count=1 iflag=direct status=none 2>&1 | tr -d '\0' | head -c 200)"
-}
-# QEMU's own tool asks for the byte-range locks that a guest's QEMU would ask for; flock(1) stands in where it is missing.
-trylock() {
-    if command -v qemu-io >/dev/null; then
-        why=$(qemu-io -r -f raw -c quit "$1" 2>&1)
-        say "lock $1 qemu-io $?" "$why"
-    else
-        mode=--fcntl
-        flock --fcntl -V >/dev/null 2>&1 || mode=
-        why=$(flock $mode -n -s -E 75 "$1" true 2>&1)
-        say "lock $1 flock $?" "$why"
-    fi
+    say nonce "$why"
 }
 enter "$dir" "$type" "$sources"
 for word in "$@"; do
     case $word in
     i:*) image "${word#?:}" ;;
     p:*) nonce "${word#?:}" ;;
-    l:*) trylock "${word#?:}" ;;
+    l:*)
+        word=${word#?:}
+        echo "lock $(trylock "${word%%:*}" "${word#*:}")"
+        ;;
     esac
 done
 # stor's own probe file stands for a new image: libvirt gives an image to QEMU's user before a guest starts

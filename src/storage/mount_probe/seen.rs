@@ -9,14 +9,17 @@ use crate::storage::probe::{Identity, MountedDirectory};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoFacts {
     /// It was killed at its deadline.
-    #[error("no answer in time")]
+    #[error("no answer within {}", humantime::format_duration(super::PROBE_DEADLINE))]
     TimedOut,
+    /// The host could not be asked.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It was not asked, because of something that was seen before.
+    #[error("not tried: {0}")]
+    NotAsked(String),
     /// The directory is not the right mount, so nothing was written or read.
     #[error("not entered: {0}")]
     Refused(String),
-    /// Another stor is at work on the same probe file.
-    #[error("{0}")]
-    Busy(String),
     /// The script printed something else, or failed.
     #[error("unexpected answer: {0}")]
     Malformed(String),
@@ -150,7 +153,6 @@ pub fn written(answer: &Answer) -> Result<Written, NoFacts> {
         Written { nonce: Err("not tried".to_owned()), lock: Err("no probe file to lock".to_owned()) };
     for (word, rest) in facts(answer)? {
         match word {
-            "busy" => return Err(NoFacts::Busy(rest.to_owned())),
             "written" => written.nonce = Ok(()),
             "write-failed" => written.nonce = Err(rest.to_owned()),
             "lock-failed" => written.lock = Err(rest.to_owned()),

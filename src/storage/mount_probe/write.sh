@@ -5,11 +5,6 @@ dir=$1 type=$2 sources=$3 probe=$4 nonce=$5 seconds=$6
 mode=--fcntl
 flock --fcntl -V >/dev/null 2>&1 || mode=
 enter "$dir" "$type" "$sources"
-if [ -f "$probe" ] && ! flock $mode -n -s "$probe" true 2>/dev/null; then
-    echo "busy another stor is verifying"
-    exit 0
-fi
-rm -f -- "$probe"
 if ! why=$( (printf '%-4095s\n' "$nonce" | dd of="$probe" bs=4096 count=1 iflag=fullblock oflag=direct conv=excl,fsync status=none) 2>&1); then
     say write-failed "$why"
     exit 0

@@ -10,7 +10,6 @@ const NOT_MOUNTED: &str =
     include_str!("../../../../fixtures/outputs/probe-write/debian13-glusterfs11.1-not-mounted.txt");
 const OTHER_VOLUME: &str =
     include_str!("../../../../fixtures/outputs/probe-write/debian13-glusterfs11.1-other-volume.txt");
-const BUSY: &str = include_str!("../../../../fixtures/outputs/probe-write/debian13-glusterfs11.1-busy.txt");
 const READ_ONLY: &str =
     include_str!("../../../../fixtures/outputs/probe-write/debian13-glusterfs11.1-read-only.txt");
 const LOCK_HELD: &str =
@@ -45,7 +44,6 @@ fn a_directory_that_is_not_the_mount_is_refused_and_named() {
     assert_eq!(written(&fixture(NOT_MOUNTED)), Err(NoFacts::Refused("not a mount point".into())));
     let other = NoFacts::Refused("fuse.glusterfs from 10.79.0.11:/gfs".into());
     assert_eq!(written(&fixture(OTHER_VOLUME)), Err(other));
-    assert_eq!(written(&fixture(BUSY)), Err(NoFacts::Busy("another stor is verifying".into())));
 }
 
 #[test]
@@ -65,9 +63,9 @@ fn images_nonces_locks_and_access_are_read() {
     assert_eq!((web1.read.clone(), web1.write.clone()), (Some(Ok(())), Some(Ok(()))));
     assert_eq!(web1.owner, "root root 644");
     assert!(seen.images["nope.img"].identity.clone().unwrap().unwrap_err().contains("No such file"));
-    assert_eq!(seen.nonces[".stor-probe-homelab-kvm1"], "nonce1");
-    assert!(seen.nonces[".stor-probe-homelab-kvm3"].contains("No such file"));
-    assert_eq!(seen.locks[".stor-probe-homelab-kvm1"].answer(), LockAnswer::Refused);
+    assert_eq!(seen.nonces[".stor-probe-homelab-kvm1.0a1b2c3d"], "0a1b2c3d/gfs/kvm1");
+    assert!(seen.nonces[".stor-probe-homelab-kvm3.0a1b2c3d"].contains("No such file"));
+    assert_eq!(seen.locks[".stor-probe-homelab-kvm1.0a1b2c3d"].answer(), LockAnswer::Refused);
 }
 
 #[test]
@@ -81,9 +79,9 @@ fn denied_access_keeps_what_the_kernel_said() {
 #[test]
 fn a_lock_that_was_let_go_is_told_from_one_that_was_not() {
     let free = released(&fixture(RELEASED)).unwrap();
-    assert_eq!(free[".stor-probe-homelab-kvm1"].answer(), LockAnswer::Granted);
+    assert_eq!(free[".stor-probe-homelab-kvm1.0a1b2c3d"].answer(), LockAnswer::Granted);
     let held = released(&fixture(STILL_HELD)).unwrap();
-    assert_eq!(held[".stor-probe-homelab-kvm2"].answer(), LockAnswer::Refused);
+    assert_eq!(held[".stor-probe-homelab-kvm2.0a1b2c3d"].answer(), LockAnswer::Refused);
 }
 
 #[test]

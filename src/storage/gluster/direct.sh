@@ -1,0 +1,33 @@
+# direct USER GROUP WRITE-URL NONCE [s:URL | r:URL]...: uses QEMU's own client for GlusterFS, as the user that QEMU runs as.
+# WRITE-URL may be empty. s: opens an image for reading and writing and shows its size, r: reads the start of a probe
+# file. POSIX sh; constant text, all values are positional parameters.
+user=$1 group=$2 target=$3 nonce=$4
+shift 4
+as() {
+    case $user in
+    '' | root | 0) "$@" ;;
+    *[!0-9]*) setpriv --reuid="$user" --regid="$group" --init-groups -- "$@" ;;
+    *) setpriv --reuid="$user" --regid="$group" --clear-groups -- "$@" ;;
+    esac
+}
+# qemu-io ends by a signal of its own: closing a volume takes libgfapi 10 s, also after a failure. So its status says
+# nothing; what it printed does.
+io() { as timeout -s KILL 3 qemu-io "$@" 2>&1; }
+report() {
+    echo "$1"
+    printf '%s\n' "$2" | grep -vE "^\[[0-9-]+ |warning: 'gluster' is deprecated|^Killed$" | sed 's/^/| /'
+}
+command -v qemu-io >/dev/null || { echo "missing qemu-io"; exit 0; }
+if [ -n "$target" ]; then
+    block=$(mktemp) && chmod 0644 "$block" && printf '%-4095s\n' "$nonce" >"$block"
+    out=$(io -f raw -c "write -s $block 0 4096" -c flush -c 'sigraise 9' "$target")
+    report "write $target" "$out"
+    rm -f -- "$block"
+fi
+for word in "$@"; do
+    case $word in
+    s:*) out=$(io -f raw -c length -c 'sigraise 9' "${word#s:}") ;;
+    r:*) out=$(io -r -f raw -c 'read -v 0 192' -c 'sigraise 9' "${word#r:}") ;;
+    esac
+    report "${word%%:*} ${word#?:}" "$out"
+done
