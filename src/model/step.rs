@@ -250,6 +250,12 @@ impl Wave {
     pub fn is_server_side(self) -> bool {
         matches!(self, Self::Prerequisites | Self::Service | Self::Export)
     }
+
+    /// Tells whether something is removed here.
+    #[must_use]
+    pub fn is_release(self) -> bool {
+        self > Self::Record && self < Self::Prerequisites
+    }
 }
 
 impl fmt::Display for Wave {
@@ -364,6 +370,43 @@ impl Step {
     }
 }
 
+/// Something that failed, was skipped or cannot be planned: what stands behind it must not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broken<'a> {
+    /// Its wave.
+    pub wave: Wave,
+    /// Its host; `None` when it concerns all of them.
+    pub host: Option<&'a HostId>,
+    /// The storage that it serves, if any.
+    pub storage: Option<&'a StorageId>,
+}
+
+impl<'a> Broken<'a> {
+    /// A step that failed, or that was skipped because of another.
+    #[must_use]
+    pub fn step(step: &'a Step) -> Self {
+        Self { wave: step.wave, host: Some(&step.host), storage: step.storage.as_ref() }
+    }
+
+    /// Tells whether `later`, which comes after this in the plan, must not run: the one rule, for planning and executing.
+    ///
+    /// Removal stops as a whole: a volume must not go before its mounts, nor a daemon before its volumes, nor the record
+    /// before any of them. On the server side everything later of the same storage stops on every host; on the client
+    /// side on that host; what serves no storage stops everything later on its host.
+    #[must_use]
+    pub fn stops(&self, later: &Step) -> bool {
+        if self.wave.is_release() && (later.wave.is_release() || later.wave == Wave::Settle) {
+            return later.wave > self.wave || self.host == Some(&later.host);
+        }
+        let same_host = self.host.is_none_or(|host| *host == later.host);
+        match self.storage {
+            None => same_host,
+            Some(_) if self.storage != later.storage.as_ref() => false,
+            Some(_) => same_host || (self.wave.is_server_side() && later.wave > self.wave),
+        }
+    }
+}
+
 /// Something that cannot be planned now, and why; nothing that depends on it is planned either.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Blocked {
@@ -433,5 +476,42 @@ impl Proposal {
         self.steps.extend(other.steps);
         self.blocked.extend(other.blocked);
         self.findings.extend(other.findings);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(wave: Wave, host: &str, storage: Option<&str>) -> Step {
+        let subject = ResourceId::new(ResourceKind::Host, host);
+        let mut step = Step::new(wave, &host.parse().unwrap(), subject, "x", Effect::Run(Vec::new()));
+        step.storage = storage.map(|name| name.parse().unwrap());
+        step
+    }
+
+    #[test]
+    fn a_failure_stops_what_stands_behind_it_and_nothing_else() {
+        use Wave::{Export, Mount, Pool, Prerequisites, Record, ReleaseMount, ReleasePool, Settle};
+        let table = [
+            // A volume that was not created stops its mounts everywhere, and no other storage's.
+            ((Export, "s1", Some("a")), (Mount, "k1", Some("a")), true),
+            ((Export, "s1", Some("a")), (Mount, "s1", Some("b")), false),
+            // A mount that failed stops its pool on that host only.
+            ((Mount, "k1", Some("a")), (Pool, "k1", Some("a")), true),
+            ((Mount, "k1", Some("a")), (Pool, "k2", Some("a")), false),
+            // What serves no storage stops its host.
+            ((Record, "k1", None), (Pool, "k1", Some("a")), true),
+            ((Prerequisites, "k1", None), (Pool, "k2", Some("a")), false),
+            // Removal stops as a whole, and so does forgetting; what is created goes on.
+            ((ReleasePool, "k1", Some("a")), (ReleaseMount, "k2", Some("b")), true),
+            ((ReleasePool, "k1", Some("a")), (ReleasePool, "k2", Some("b")), false),
+            ((ReleasePool, "k1", Some("a")), (Settle, "s1", None), true),
+            ((ReleasePool, "k1", Some("a")), (Export, "s1", Some("b")), false),
+        ];
+        for (broken, later, expected) in table {
+            let (broken, later) = (step(broken.0, broken.1, broken.2), step(later.0, later.1, later.2));
+            assert_eq!(Broken::step(&broken).stops(&later), expected, "{broken:?} {later:?}");
+        }
     }
 }
