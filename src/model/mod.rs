@@ -25,6 +25,6 @@ pub use path::AbsPath;
 pub use secret::Secret;
 pub use size::{ByteSize, Rate};
 pub use step::{
-    BlockLine, BlockSpec, Blocked, Broken, Difference, Effect, FileContent, FileMode, FileSpec, ImageSpec, PeerKey,
-    Proposal, ResourceId, ResourceKind, Risk, Step, Wave,
+    BlockLine, BlockSpec, Blocked, Broken, Difference, Effect, FileContent, FileMode, FileSpec, ImageSpec,
+    PeerKey, Proposal, ResourceId, ResourceKind, Risk, Step, Wave,
 };
