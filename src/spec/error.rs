@@ -150,8 +150,13 @@ impl Source {
     /// The part of one long line around an offset.
     fn window(&self, line: usize, offset: usize) -> (usize, usize) {
         let (start, end) = self.bounds(line, line);
-        let from = self.text.floor_char_boundary(offset.saturating_sub(LINE_SHOWN / 2).max(start));
-        (from, self.text.floor_char_boundary((from + LINE_SHOWN).min(end)))
+        let from = self.boundary(offset.saturating_sub(LINE_SHOWN / 2).max(start));
+        (from, self.boundary((from + LINE_SHOWN).min(end)))
+    }
+
+    /// The nearest start of a character at or before an offset.
+    fn boundary(&self, offset: usize) -> usize {
+        (0..=offset).rev().find(|at| self.text.is_char_boundary(*at)).unwrap_or(0)
     }
 }
 

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use super::input::{At, Place};
+use super::input::At;
 use super::problem::{Problem, Problems};
 use super::scalar::LocalFile;
 use crate::model::{ByteSize, ImageFormat};
@@ -47,19 +47,19 @@ fn tidy(path: &Path) -> PathBuf {
 /// Reads the XML of a guest.
 pub fn read_domain(
     path: &Path,
-    place: Place,
+    at: &At<LocalFile>,
     subject: impl fmt::Display,
     problems: &mut Problems,
 ) -> Option<String> {
     let mut text = String::new();
     let read = open(path).and_then(|file| file.take(DOMAIN_MAX + 1).read_to_string(&mut text));
     let why = match read {
-        Err(error) => error.to_string(),
+        Err(error) => reason(&error),
         Ok(len) if len as u64 > DOMAIN_MAX => format!("it is longer than {DOMAIN_MAX} bytes"),
         Ok(_) => return Some(text),
     };
     problems.add(|| {
-        Problem::new(place, format!("{subject}: cannot read {}: {why}", path.display()))
+        Problem::new(at.place, format!("{subject}: cannot read {}: {why}", at.value.0))
             .hint("a relative path starts at the directory of the cluster file")
     });
     None
@@ -68,7 +68,7 @@ pub fn read_domain(
 /// Checks that a source is there, has the image's format, and fits.
 pub fn check_source(
     path: &Path,
-    place: Place,
+    at: &At<LocalFile>,
     format: ImageFormat,
     size: Option<ByteSize>,
     subject: impl fmt::Display,
@@ -78,14 +78,14 @@ pub fn check_source(
         Ok(found) => found,
         Err(error) => {
             problems.add(|| {
-                Problem::new(place, format!("{subject}: cannot read {}: {error}", path.display()))
+                Problem::new(at.place, format!("{subject}: cannot read {}: {}", at.value.0, reason(&error)))
                     .hint("a relative path starts at the directory of the cluster file")
             });
             return;
         }
     };
     let Some((why, hint)) = unfit(&found, format, size) else { return };
-    problems.add(|| Problem::new(place, format!("{subject}: {} {why}", path.display())).hint(hint));
+    problems.add(|| Problem::new(at.place, format!("{subject}: {} {why}", at.value.0)).hint(hint));
 }
 
 /// Opens a regular file; a directory or a pipe is refused before it can block.
@@ -94,6 +94,16 @@ fn open(path: &Path) -> io::Result<File> {
         return Err(io::Error::other("not a regular file"));
     }
     File::open(path)
+}
+
+/// The system's words for an error, in stor's form.
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::InvalidData => "not UTF-8 text".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// What the first bytes of a source say.

@@ -14,6 +14,7 @@ pub mod problem;
 mod raw;
 mod resolve;
 pub mod scalar;
+mod schema;
 mod shape;
 pub mod space;
 mod yaml;
@@ -29,6 +30,7 @@ pub use cluster::{
 pub use error::{Invalid, SpecError};
 pub use problem::Problem;
 pub use resolve::{Declared, number};
+pub use schema::schema;
 
 /// The most bytes that a cluster file may have.
 pub const FILE_MAX: u64 = 4 << 20;
@@ -70,6 +72,7 @@ fn not_text(path: &Path, error: &std::string::FromUtf8Error) -> SpecError {
 /// # Errors
 /// [`SpecError::Invalid`] with all problems found.
 pub fn parse(text: &str, base: &Path, origin: &str) -> Result<Cluster, SpecError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut problems = problem::Problems::default();
     let cluster = yaml::parse(text, &mut problems).and_then(|raw| resolve::resolve(raw, base, &mut problems));
     cluster.ok_or_else(|| {

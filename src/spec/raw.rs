@@ -15,7 +15,7 @@ use crate::storage::spec::RawStorage;
 /// One cluster: its hosts, the storage they share, the images on it, the guests, and how guests may migrate.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "stor cluster file")]
+#[schemars(title = "stor cluster file", rename = "Cluster")]
 pub struct RawCluster {
     /// Version of the file format: `1`.
     #[schemars(extend("const" = 1))]
@@ -40,6 +40,7 @@ pub struct RawCluster {
 /// How stor logs in to hosts.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Ssh")]
 pub struct RawSsh {
     /// Login name.
     #[schemars(extend("x-default" = "what your own ssh configuration says"))]
@@ -71,6 +72,7 @@ pub enum RawElevation {
 /// One host.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Host")]
 pub struct RawHost {
     /// IPv4 address or DNS name by which stor and the other hosts reach it.
     pub address: Text<Address>,
@@ -84,6 +86,7 @@ pub struct RawHost {
 /// One image.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Image")]
 pub struct RawImage {
     /// The storage that holds it.
     pub storage: Text<StorageId>,
@@ -112,6 +115,7 @@ pub enum RawFormat {
 /// One guest: either described here (`image`, `memory` ...) or by your own domain XML (`domain`).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Guest", extend("oneOf" = [{ "required": ["image", "memory"] }, { "required": ["domain"] }]))]
 pub struct RawGuest {
     /// The hypervisor on which it is first defined. Where it runs later is up to you: stor never moves it back.
     pub on: Text<HostId>,
@@ -147,6 +151,7 @@ pub struct RawGuest {
 /// Direct kernel boot. The files must exist on every hypervisor.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Boot")]
 pub struct RawBoot {
     /// Kernel image, an absolute path.
     pub kernel: Text<AbsPath>,
@@ -174,6 +179,7 @@ pub enum RawAccel {
 /// How guests may migrate.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Migration")]
 pub struct RawMigration {
     /// Upper bound for one migration: `1GiB/s`, `800Mbit/s`; `none` is as fast as the link allows.
     #[schemars(extend("default" = "none"))]
@@ -208,6 +214,7 @@ pub enum RawOnTimeout {
 /// How many migrations may run at once.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Concurrent")]
 pub struct RawConcurrent {
     /// Per host, as source and as destination each.
     #[schemars(range(min = 1, max = 1000), extend("default" = 2))]

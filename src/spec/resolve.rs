@@ -27,6 +27,8 @@ pub struct Declared<'a> {
     pub hosts: &'a BTreeMap<HostId, Role>,
     /// Who uses which directory.
     pub space: &'a mut Space,
+    /// Where the name of the entry stands that is being resolved.
+    pub place: Place,
     /// What is wrong.
     pub problems: &'a mut Problems,
 }
@@ -48,8 +50,8 @@ pub fn resolve(raw: RawCluster, base: &Path, problems: &mut Problems) -> Option<
     let mut space = Space::default();
     let mut storage = BTreeMap::new();
     let mut storage_ids = BTreeMap::new();
-    for (id, entry) in named("storage", raw.storage.unwrap_or_default(), problems) {
-        let mut declared = Declared { hosts: &roles, space: &mut space, problems };
+    for (At { value: id, place }, entry) in named("storage", raw.storage.unwrap_or_default(), problems) {
+        let mut declared = Declared { hosts: &roles, space: &mut space, problems, place };
         let spec = entry.resolve(&id, &mut declared);
         storage_ids.insert(id.clone(), ());
         storage.extend(spec.map(|spec| (id, spec)));
@@ -72,8 +74,11 @@ pub fn unknown_version(place: Place, found: &str) -> Problem {
 }
 
 /// Parses the keys of a section; entries without a proper name are left out.
-fn named<K: Scalar, V>(section: &str, raw: Entries<K, V>, problems: &mut Problems) -> Vec<(K, V)> {
-    raw.entries.into_iter().filter_map(|(key, value)| Some((key.parse(section, problems)?, value))).collect()
+fn named<K: Scalar, V>(section: &str, raw: Entries<K, V>, problems: &mut Problems) -> Vec<(At<K>, V)> {
+    raw.entries
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.parse_at(section, problems)?, value)))
+        .collect()
 }
 
 /// Finds what a name refers to.
@@ -86,7 +91,9 @@ fn lookup<'m, K: Ord + fmt::Display + AsRef<str>, V>(
     problems: &mut Problems,
 ) -> Option<&'m V> {
     let found = known.get(id);
-    if found.is_none() {
+    // A file without hosts is one problem, not one per mention of a host.
+    let said = kind == "host" && known.is_empty();
+    if found.is_none() && !said {
         problems.add(|| {
             let hint = match did_you_mean(id.as_ref(), known.keys().map(AsRef::as_ref)) {
                 None if known.is_empty() => format!("no {kind} is declared"),

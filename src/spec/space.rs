@@ -3,6 +3,7 @@
 //! Imports `model`, `input` and `problem`. Backends claim places while they resolve; [`Space::check`] compares them at the end.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::input::Place;
 use super::problem::{Problem, Problems};
@@ -45,7 +46,14 @@ const LONGEST: usize = 200;
 #[derive(Debug, Clone)]
 struct Claim {
     place: Place,
-    what: String,
+    owner: String,
+    what: &'static str,
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.what, self.owner)
+    }
 }
 
 /// All claims of a cluster file.
@@ -56,16 +64,16 @@ pub struct Space {
 }
 
 impl Space {
-    /// Claims a directory of a host that serves storage.
+    /// Claims a directory of a host for the `what` (a brick, an export) of `owner` (`storage gfs`).
     pub fn serve(
         &mut self,
-        host: &HostId,
-        path: &AbsPath,
+        (host, path): (&HostId, &AbsPath),
         place: Place,
-        what: String,
+        owner: String,
+        what: &'static str,
         problems: &mut Problems,
     ) {
-        let claim = Claim { place, what };
+        let claim = Claim { place, owner, what };
         if allowed(path, &claim, problems) {
             let on_host = self.served.entry(host.clone()).or_default();
             insert(on_host, path, claim, &format!("host {host}: "), problems);
@@ -73,8 +81,8 @@ impl Space {
     }
 
     /// Claims a directory on every hypervisor, to mount storage on.
-    pub fn mount(&mut self, path: &AbsPath, place: Place, what: String, problems: &mut Problems) {
-        let claim = Claim { place, what };
+    pub fn mount(&mut self, path: &AbsPath, place: Place, owner: String, problems: &mut Problems) {
+        let claim = Claim { place, owner, what: "mount" };
         if allowed(path, &claim, problems) {
             insert(&mut self.mounts, path, claim, "", problems);
         }
@@ -121,16 +129,16 @@ fn allowed(path: &AbsPath, claim: &Claim, problems: &mut Problems) -> bool {
     let system = SYSTEM.contains(&text) || above(text).any(|outer| SYSTEM_TREES.contains(&outer));
     if system {
         problems.add(|| {
-            Problem::new(claim.place, format!("{}: {path} belongs to the system", claim.what))
+            Problem::new(claim.place, format!("{}: {} {path} belongs to the system", claim.owner, claim.what))
                 .hint("choose a directory of its own, like /srv/NAME or /data/NAME")
         });
     }
     if text.len() > LONGEST {
         problems.add(|| {
-            let (what, len) = (&claim.what, text.len());
+            let (owner, what, len) = (&claim.owner, claim.what, text.len());
             Problem::new(
                 claim.place,
-                format!("{what}: path is {len} bytes long, at most {LONGEST} are allowed"),
+                format!("{owner}: {what} path is {len} bytes long, at most {LONGEST} are allowed"),
             )
         });
     }
@@ -149,7 +157,7 @@ fn insert(
             claims.insert(path.as_str().to_owned(), claim);
         }
         Some(first) => problems.add(|| {
-            let message = format!("{prefix}{path} is used twice: for {} and for {}", first.what, claim.what);
+            let message = format!("{prefix}{path} is used twice: {first}, {claim}");
             Problem::new(claim.place, message)
                 .and(first.place, "first used here")
                 .hint("give each a directory of its own")
@@ -166,7 +174,7 @@ fn nested(
     let ((path, claim), (over, other)) = (inner, (outer.0.as_ref(), outer.1));
     problems.add(|| {
         let how = if path == over { "is also" } else { "lies inside" };
-        let message = format!("{prefix}{path} ({}) {how} {over} ({})", claim.what, other.what);
+        let message = format!("{prefix}{path} ({claim}) {how} {over} ({other})");
         Problem::new(claim.place, message).and(other.place, over).hint("give each a directory of its own")
     });
 }

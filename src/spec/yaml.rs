@@ -4,7 +4,7 @@
 
 use serde::de::DeserializeOwned;
 use serde_saphyr::budget::BudgetBreach;
-use serde_saphyr::options::DuplicateKeyPolicy;
+use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 use serde_saphyr::{Error, Location, MessageFormatter, Options, UserMessageFormatter};
 
 use super::input::Place;
@@ -40,6 +40,7 @@ fn options() -> Options {
         duplicate_keys: DuplicateKeyPolicy::Error,
         strict_booleans: true,
         reject_unsupported_tags: true,
+        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
         with_snippet: false,
     }
 }
@@ -59,11 +60,11 @@ pub fn parse(text: &str, problems: &mut Problems) -> Option<RawCluster> {
     if about_shape(&error) {
         match read(text) {
             Ok(tree) => shape::check(&tree, problems),
-            Err(other) => problems.add(|| explain(&other)),
+            Err(other) => problems.add(|| explain(&other, text)),
         }
     }
     if problems.is_empty() {
-        problems.add(|| explain(&error));
+        problems.add(|| explain(&error, text));
     }
     None
 }
@@ -94,51 +95,52 @@ fn about_shape(error: &Error) -> bool {
 }
 
 /// Says in stor's words what serde-saphyr found.
-fn explain(error: &Error) -> Problem {
-    let place = error.location().map_or_else(Place::default, place);
+fn explain(error: &Error, text: &str) -> Problem {
+    const SPLIT: &str = "a cluster file describes one cluster; split larger ones";
+    let place = error.location().map_or_else(Place::default, |location| place(location, text));
     let (message, hint) = match innermost(error) {
         Error::DuplicateMappingKey { key, .. } => {
             let key = key.as_deref().map_or_else(|| "a key".to_owned(), |key| format!("key {key:?}"));
             (format!("{key} is given twice in one mapping"), Some("keep one of them"))
         }
-        Error::Budget { breach, .. } => {
-            (too_much(breach), Some("a cluster file describes one cluster; split larger ones"))
-        }
-        Error::AliasReplayLimitExceeded { .. }
-        | Error::AliasReplayCounterOverflow { .. }
-        | Error::AliasReplayStackDepthExceeded { .. }
-        | Error::AliasExpansionLimitExceeded { .. } => {
-            ("the file's aliases expand to too much".to_owned(), Some("write the values out"))
-        }
-        Error::UnknownAnchor { .. } => ("an alias names no anchor before it".to_owned(), None),
-        Error::MultipleDocuments { .. } => (
+        Error::MultipleDocuments { .. } | Error::Budget { breach: BudgetBreach::Documents { .. }, .. } => (
             "the file holds more than one YAML document".to_owned(),
             Some("remove what follows the line ---"),
         ),
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => {
+            (format!("the file is nested deeper than {DEPTH_MAX} levels"), None)
+        }
+        Error::Budget { breach: BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. }, .. } => {
+            (format!("the file has more than {NODES_MAX} values"), Some(SPLIT))
+        }
+        Error::Budget { breach: BudgetBreach::ScalarBytes { .. }, .. } => {
+            ("the file has too much text".to_owned(), Some(SPLIT))
+        }
+        // The other budgets are about anchors, aliases and merge keys.
+        Error::Budget { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasReplayStackDepthExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. } => {
+            ("the file's anchors and aliases expand to too much".to_owned(), Some("write the values out"))
+        }
+        Error::UnknownAnchor { .. } => ("an alias names no anchor before it".to_owned(), None),
         Error::UnsupportedTag { tag, .. } => (format!("tag {tag:?} is unknown"), Some("remove the tag")),
         other => {
-            let text = UserMessageFormatter.format_message(other).escape_debug().to_string();
-            (format!("not valid YAML: {}", text.strip_suffix('.').unwrap_or(&text)), None)
+            let message = UserMessageFormatter.format_message(other);
+            let message: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            (format!("not valid YAML: {}", message.trim_end_matches('.')), None)
         }
     };
     Problem::new(place, message).maybe_hint(hint.map(str::to_owned))
 }
 
-fn too_much(breach: &BudgetBreach) -> String {
-    match breach {
-        BudgetBreach::Depth { .. } => format!("the file is nested deeper than {DEPTH_MAX} levels"),
-        BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. } => {
-            format!("the file has more than {NODES_MAX} values")
-        }
-        BudgetBreach::Documents { .. } => "the file holds more than one YAML document".to_owned(),
-        BudgetBreach::Anchors { .. }
-        | BudgetBreach::Aliases { .. }
-        | BudgetBreach::AliasAnchorRatio { .. }
-        | BudgetBreach::MergeKeys { .. } => "the file has too many anchors, aliases or merge keys".to_owned(),
-        _ => "the file is too large".to_owned(),
+/// Where an error is; syntax errors count in characters only.
+fn place(location: Location, text: &str) -> Place {
+    let mut place = Place::from(location);
+    if location.span().byte_offset().is_none() {
+        let characters = usize::try_from(location.span().offset()).unwrap_or(usize::MAX);
+        place.offset = text.char_indices().nth(characters).map_or(text.len(), |(at, _)| at);
     }
-}
-
-fn place(location: Location) -> Place {
-    location.into()
+    place
 }

@@ -19,6 +19,7 @@ pub enum StorageSpec {
 /// One storage entry as it is written: its backend is the one key.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "Storage")]
 pub enum RawStorage {
     /// A replicated GlusterFS volume, named like the entry.
     Gluster(RawGluster),

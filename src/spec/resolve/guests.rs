@@ -12,7 +12,7 @@ use super::super::input::{At, Entries, Place};
 use super::super::problem::{Problem, Problems};
 use super::super::raw::{RawAccel, RawBoot, RawGuest};
 use super::super::scalar::Mac;
-use super::{Storages, lookup, number, optional};
+use super::{Storages, lookup, named, number, optional};
 use crate::model::{ByteSize, GuestId, HostId, ImageId};
 
 /// What guests refer to.
@@ -43,12 +43,11 @@ pub fn resolve(
 ) -> BTreeMap<GuestId, GuestEntry> {
     let mut taken = Taken::default();
     let mut guests = BTreeMap::new();
-    for (key, raw) in raw.entries {
-        let Some(id) = key.parse("guests", problems) else { continue };
+    for (At { value: id, place }, raw) in named("guests", raw, problems) {
         let on = on(&id, &raw, around, problems);
         let definition = match &raw.domain {
             Some(_) => written(&id, &raw, around, &mut taken, problems),
-            None => shape(&id, key.place, &raw, around, &mut taken, problems).map(GuestDefinition::Generated),
+            None => shape(&id, place, &raw, around, &mut taken, problems).map(GuestDefinition::Generated),
         };
         if let (Some(on), Some(definition)) = (on, definition) {
             guests.insert(id.clone(), GuestEntry { id, on, definition });
@@ -199,12 +198,12 @@ fn written(
     let subject = format!("guest {id}: domain");
     let at = optional(raw.domain.as_ref(), &subject, problems)?;
     let path = files::locate(&at, around.base, &subject, problems)?;
-    let xml = files::read_domain(&path, at.place, &subject, problems)?;
+    let xml = files::read_domain(&path, &at, &subject, problems)?;
     let known: Vec<_> = around.images.values().flatten().collect();
     match domain::read(&xml, id, &known, around.storage) {
         Err(why) => {
             problems.add(|| {
-                let message = format!("{subject}: {}: {why}", path.display());
+                let message = format!("{subject}: {}: {why}", at.value.0);
                 Problem::new(at.place, message).maybe_hint(why.hint())
             });
             None

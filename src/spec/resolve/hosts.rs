@@ -23,7 +23,7 @@ pub fn resolve(
         problems.add(|| Problem::new(raw.place, "hosts: no host is declared"));
     }
     let common = ssh(&common, "ssh", base, problems);
-    for (id, host) in named("hosts", raw.value, problems) {
+    for (At { value: id, .. }, host) in named("hosts", raw.value, problems) {
         let role = if host.hypervisor == Some(true) { Role::Hypervisor } else { Role::Server };
         roles.insert(id.clone(), role);
         let own = host

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::super::cluster::ImageEntry;
 use super::super::files;
-use super::super::input::Entries;
+use super::super::input::{At, Entries};
 use super::super::problem::Problems;
 use super::super::raw::{RawFormat, RawImage};
 use super::{lookup, named, optional};
@@ -19,7 +19,10 @@ pub fn resolve(
     problems: &mut Problems,
 ) -> BTreeMap<ImageId, Option<ImageEntry>> {
     let entries = named("images", raw, problems);
-    entries.into_iter().map(|(id, raw)| (id.clone(), image(id, &raw, storage, base, problems))).collect()
+    entries
+        .into_iter()
+        .map(|(At { value: id, .. }, raw)| (id.clone(), image(id, &raw, storage, base, problems)))
+        .collect()
 }
 
 fn image(
@@ -42,7 +45,7 @@ fn image(
         None => None,
         Some(at) => {
             let path = files::locate(&at, base, &subject, problems)?;
-            files::check_source(&path, at.place, format, size, &subject, problems);
+            files::check_source(&path, &at, format, size, &subject, problems);
             Some(path)
         }
     };

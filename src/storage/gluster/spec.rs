@@ -76,6 +76,7 @@ pub enum Force {
 /// A replicated GlusterFS volume, named like its storage entry.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Gluster")]
 pub struct RawGluster {
     /// Copies of each file: `2` or `3`. Two copies cannot outvote each other: stor warns.
     #[schemars(range(min = 2, max = 3), extend("default" = 3))]
@@ -220,7 +221,7 @@ impl RawGluster {
         let words = &self.bricks.value;
         let subject = format!("storage {id}: bricks");
         let bricks: Vec<_> = words.iter().map(|word| word.parse_at(&subject, declared.problems)).collect();
-        if words.is_empty() || words.len() % replica as usize != 0 {
+        if words.is_empty() || !words.len().is_multiple_of(replica as usize) {
             let (place, count) = (words.last().map_or(self.bricks.place, |last| last.place), words.len());
             declared.problems.add(|| {
                 Problem::new(
@@ -234,10 +235,10 @@ impl RawGluster {
             declared.host(&brick.value.0.host, brick.place, &subject);
             let Brick { host, path } = &brick.value.0;
             declared.space.serve(
-                host,
-                path,
+                (host, path),
                 brick.place,
-                format!("a brick of storage {id}"),
+                format!("storage {id}"),
+                "brick",
                 declared.problems,
             );
         }
@@ -248,7 +249,7 @@ impl RawGluster {
     }
 
     fn resolve_mount(&self, id: &StorageId, access: Access, declared: &mut Declared<'_>) -> Option<AbsPath> {
-        let place = self.mount.as_ref().map_or(self.bricks.place, |word| word.place);
+        let place = self.mount.as_ref().map_or(declared.place, |word| word.place);
         let subject = format!("storage {id}: mount");
         let mount = match &self.mount {
             None => AbsPath::new(format!("/var/lib/libvirt/images/{id}")).ok(),
@@ -263,7 +264,7 @@ impl RawGluster {
             }
         }?;
         if access == Access::Mount {
-            declared.space.mount(&mount, place, format!("the mount of storage {id}"), declared.problems);
+            declared.space.mount(&mount, place, format!("storage {id}"), declared.problems);
         }
         Some(mount)
     }
