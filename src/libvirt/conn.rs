@@ -48,8 +48,9 @@ impl Connector for SshConnector {
         if let Some(kept) = slot.as_ref().filter(|kept| kept.connect.is_alive().unwrap_or(false)) {
             return Ok(Arc::clone(kept) as Arc<dyn Hypervisor>);
         }
-        let connect = connect(host, uri::control(host, wrapper))?;
-        let opened = Arc::new(SshHypervisor { host: host.clone(), connect });
+        let uri = uri::control(host, wrapper);
+        let connect = connect(host, uri.clone())?;
+        let opened = Arc::new(SshHypervisor { host: host.clone(), uri, connect });
         *slot = Some(Arc::clone(&opened));
         Ok(opened)
     }
@@ -114,6 +115,7 @@ fn run_events() -> Result<(), String> {
 /// One daemon over one connection.
 struct SshHypervisor {
     host: HostId,
+    uri: String,
     connect: Connect,
 }
 

@@ -170,8 +170,9 @@ impl Questions {
             batch.push(Query::new(findmnt.arg(parent)));
         }
         for bridge in &self.bridges {
-            let directory = format!("/sys/class/net/{bridge}/bridge");
-            batch.push(Query::new(Command::new("test").args(["-d", &directory])));
+            // Not /sys/class/net: a container may show that of another network namespace.
+            let link = ["-j", "-d", "link", "show", "dev", bridge];
+            batch.push(Query::new(Command::new("ip").args(link)));
         }
         for path in &self.boot_files {
             batch.push(Query::new(Command::new("test").args(["-r", path])));
@@ -197,7 +198,7 @@ impl Questions {
                 .iter()
                 .map(|path| (path.clone(), FileFacts { stat: stat(next()), mount: mount(next()) }))
                 .collect(),
-            bridges: self.bridges.iter().map(|name| (name.clone(), next().is_some_and(Answer::ok))).collect(),
+            bridges: self.bridges.iter().map(|name| (name.clone(), next().is_some_and(is_bridge))).collect(),
             boot_files: self
                 .boot_files
                 .iter()
@@ -278,6 +279,23 @@ fn memory_available(text: &str) -> Known<ByteSize> {
 
 fn names(text: &str) -> BTreeSet<String> {
     text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
+}
+
+#[derive(Deserialize)]
+struct Link {
+    linkinfo: Option<LinkInfo>,
+}
+
+#[derive(Deserialize)]
+struct LinkInfo {
+    info_kind: Option<String>,
+}
+
+/// Whether `ip -j -d link show` shows a bridge, the kernel's or Open vSwitch's; it fails when there is no such device.
+fn is_bridge(answer: &Answer) -> bool {
+    let links: Vec<Link> = serde_json::from_str(&answer.stdout).unwrap_or_default();
+    let kind = |link: &Link| link.linkinfo.as_ref().and_then(|info| info.info_kind.clone());
+    answer.ok() && links.iter().filter_map(kind).any(|kind| matches!(kind.as_str(), "bridge" | "openvswitch"))
 }
 
 /// A file that does not exist is an answer; one that cannot be asked for is not.

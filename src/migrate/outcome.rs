@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::confirm::{Placement, Seen};
 use super::outside::PingFigures;
@@ -88,19 +88,48 @@ pub struct MovePlan {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Figures {
     /// Time that libvirt's call took.
+    #[serde(rename = "total_ms", serialize_with = "millis")]
     pub total: Duration,
     /// Pause as QEMU counted it.
+    #[serde(rename = "downtime_ms", serialize_with = "maybe_millis")]
     pub downtime: Option<Duration>,
     /// Time to set the migration up.
+    #[serde(rename = "setup_ms", serialize_with = "maybe_millis")]
     pub setup: Option<Duration>,
     /// Memory transferred, in bytes.
     pub memory_transferred: Option<u64>,
     /// Disk copied, in bytes; 0 on shared storage.
     pub disk_copied: Option<u64>,
-    /// The last sample of each iteration.
+    /// Passes over the guest's memory.
+    pub passes: Option<u64>,
+    /// The last sample of each iteration that was seen under way.
     pub iterations: Vec<Progress>,
     /// What ping saw from the machine that runs stor; absent when it was not asked for.
-    pub ping: Option<Result<PingFigures, String>>,
+    pub ping: Option<Outside>,
+}
+
+/// What the outside saw of the guest's pause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outside {
+    /// It was measured.
+    Seen(PingFigures),
+    /// It was not, for this reason.
+    Failed(String),
+}
+
+/// Writes a time as whole milliseconds.
+pub(super) fn millis<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Writes a time as whole milliseconds, or null.
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+pub(super) fn maybe_millis<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => millis(time, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 impl Outcome {

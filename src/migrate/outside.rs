@@ -17,7 +17,9 @@ const INTERVAL: &str = "0.05";
 const LIFE: &str = "7200";
 /// Time that the guest gets to answer again after the migration.
 const RETURN: Duration = Duration::from_secs(10);
-/// Replies after the migration that show that it answers again.
+/// Time that the guest gets to answer before the migration begins.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// Replies before and after the migration that show that it answers again.
 const SETTLED: u64 = 5;
 
 /// Says why a guest's pause was not measured.
@@ -29,8 +31,14 @@ pub enum PingError {
     /// What it printed could not be read.
     #[error("the output of ping could not be read")]
     Read(#[source] std::io::Error),
+    /// ping ended by itself.
+    #[error("ping ended: {message}")]
+    Ended {
+        /// The last that it printed.
+        message: String,
+    },
     /// The guest did not answer.
-    #[error("{address} answered {before} times before and {after} times within 10 s after the migration")]
+    #[error("{address} answered ping {before} times before and {after} times after the migration")]
     Silent {
         /// The guest's address.
         address: IpAddr,
@@ -47,6 +55,7 @@ pub struct PingFigures {
     /// Replies.
     pub replies: u64,
     /// Longest time between two replies.
+    #[serde(rename = "longest_gap_ms", serialize_with = "super::outcome::millis")]
     pub longest_gap: Duration,
 }
 
@@ -62,33 +71,42 @@ impl Ping {
     /// Starts to ping a guest.
     ///
     /// # Errors
-    /// [`PingError::Start`]
+    /// [`PingError`] when ping could not be started.
     pub fn start(address: IpAddr) -> Result<Self, PingError> {
         let local_error = |source| HostError::Local { action: "make a temporary file".to_owned(), source };
         let log = tempfile::NamedTempFile::new().map_err(|error| PingError::Start(local_error(error)))?;
         let command = Command::new("ping").args(["-D", "-n", "-i", INTERVAL, "-w", LIFE]);
         let command = command.arg(address.to_string());
         let child = local::spawn(&command, &[("LC_ALL", "C")], log.path()).map_err(PingError::Start)?;
-        Ok(Self { address, child, log })
+        let ping = Self { address, child, log };
+        // A gap only shows between replies, so the first ones must come before the migration begins.
+        let begin = Instant::now();
+        while begin.elapsed() < WARM_UP && count(&ping.read()?) < SETTLED {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(ping)
     }
 
     /// Waits until the guest answers again, ends ping, and says what it saw.
     ///
     /// # Errors
     /// [`PingError`] when the guest never answered, or not after the migration.
-    pub fn finish(self) -> Result<PingFigures, PingError> {
+    pub fn finish(mut self) -> Result<PingFigures, PingError> {
         let begin = Instant::now();
-        let before = times(&self.read()?).len() as u64;
+        let before = count(&self.read()?);
         loop {
-            std::thread::sleep(Duration::from_millis(100));
             let output = self.read()?;
-            let after = (times(&output).len() as u64).saturating_sub(before);
+            if self.child.try_wait().map_err(PingError::Read)?.is_some() {
+                let message = output.trim().lines().next_back().unwrap_or("it printed nothing").to_owned();
+                return Err(PingError::Ended { message });
+            }
+            let after = count(&output).saturating_sub(before);
             match figures(&output) {
                 Some(figures) if before > 0 && after >= SETTLED => return Ok(figures),
-                _ if begin.elapsed() >= RETURN => {
+                _ if before == 0 || begin.elapsed() >= RETURN => {
                     return Err(PingError::Silent { address: self.address, before, after });
                 }
-                _ => {}
+                _ => std::thread::sleep(Duration::from_millis(100)),
             }
         }
     }
@@ -105,12 +123,16 @@ impl Drop for Ping {
     }
 }
 
+fn count(output: &str) -> u64 {
+    u64::try_from(times(output).len()).unwrap_or(u64::MAX)
+}
+
 /// Reads what `ping -D` printed; `None` when fewer than two replies came.
 #[must_use]
 pub fn figures(output: &str) -> Option<PingFigures> {
     let times = times(output);
     let gaps = times.iter().zip(times.iter().skip(1)).map(|(a, b)| b.saturating_sub(*a));
-    Some(PingFigures { replies: u64::try_from(times.len()).ok()?, longest_gap: gaps.max()? })
+    Some(PingFigures { replies: count(output), longest_gap: gaps.max()? })
 }
 
 fn times(output: &str) -> Vec<Duration> {

@@ -15,8 +15,10 @@ pub struct Progress {
     /// Share that is done, in thousandths; never less than in an earlier sample.
     pub permille: u16,
     /// Time until it ends at the present rates; absent while the guest dirties memory as fast as it is copied.
+    #[serde(rename = "eta_ms", serialize_with = "super::outcome::maybe_millis")]
     pub eta: Option<Duration>,
     /// Time since it began.
+    #[serde(rename = "elapsed_ms", serialize_with = "super::outcome::millis")]
     pub elapsed: Duration,
     /// Iteration, from 1.
     pub iteration: u64,

@@ -52,12 +52,15 @@ pub struct Strategy {
     /// Upper bound of the bandwidth.
     pub bandwidth: Option<Rate>,
     /// The pause at the end that the guest may suffer.
+    #[serde(rename = "max_downtime_ms", serialize_with = "super::outcome::millis")]
     pub max_downtime: Duration,
     /// stor's own deadline; libvirt's job may hang for as long as a link is down.
+    #[serde(rename = "deadline_ms", serialize_with = "super::outcome::millis")]
     pub deadline: Duration,
     /// What happens at the deadline.
     pub at_deadline: AtDeadline,
     /// Time for the rest to be copied once the guest was paused at the deadline.
+    #[serde(rename = "pause_limit_ms", serialize_with = "super::outcome::millis")]
     pub pause_limit: Duration,
     /// Whether the guest runs when it arrives.
     pub arrival: Arrival,

@@ -87,7 +87,8 @@ impl Shell {
                 }
                 None => failure(1, ""),
             },
-            ("test", ["-d", _]) => exists(self.bridge),
+            ("ip", _) if self.bridge => answer(0, r#"[{"linkinfo":{"info_kind":"bridge"}}]"#),
+            ("ip", _) => failure(1, "Device \"br0\" does not exist."),
             ("test", ["-r", _]) => exists(self.kernel),
             ("ssh", _) => failure(255, self.port),
             _ => failure(127, format!("{words}: not found")),

@@ -210,9 +210,14 @@ impl Hypervisor for SshHypervisor {
             dest_xml: request.destination_xml.clone(),
             ..MigrateParameters::default()
         };
-        self.with("migrate", &request.domain, |domain| {
-            domain.migrate_to_uri3(Some(&request.destination), parameters, migrate_flags(request))
-        })
+        // A connection of its own: beside a call that takes long, libvirt 9.0's client may leave another thread's call
+        // unsent until the next keepalive (5 s seen), and the migration could be neither watched nor cancelled.
+        let connect = super::connect(&self.host, self.uri.clone())?;
+        let action = format!("migrate guest {}", request.domain);
+        let domain = connect.lookup_domain_by_name(&request.domain).map_err(self.failed(action.as_str()))?;
+        domain
+            .migrate_to_uri3(Some(&request.destination), parameters, migrate_flags(request))
+            .map_err(self.failed(action))
     }
 
     fn job(&self, domain: &str) -> Result<Option<JobStats>, LibvirtError> {

@@ -48,6 +48,13 @@ fn only_the_host_itself_proves_that_a_port_can_be_reached() {
 }
 
 #[test]
+fn a_device_that_is_no_bridge_is_not_taken_for_one() {
+    assert!(!is_bridge(&ok(r#"[{"ifname":"br0","linkinfo":{"info_kind":"veth"}}]"#)));
+    assert!(!is_bridge(&ok(r#"[{"ifname":"br0"}]"#)));
+    assert!(!is_bridge(&failed(1, "Device \"br0\" does not exist.")));
+}
+
+#[test]
 fn a_batch_is_read_back_in_the_order_in_which_it_was_asked() {
     let questions = Questions {
         files: vec!["/a/x.img".to_owned(), "/b/y.img".to_owned()],
@@ -67,7 +74,7 @@ fn a_batch_is_read_back_in_the_order_in_which_it_was_asked() {
         ok(mount),
         ok("3 4"),
         failed(1, ""),
-        ok(""),
+        ok(r#"[{"ifname":"br0","linkinfo":{"info_kind":"bridge","info_data":{"stp_state":0}}}]"#),
         failed(1, ""),
         ok("<capabilities><host><uuid>ABC</uuid></host></capabilities>"),
         failed(255, "Connection refused"),

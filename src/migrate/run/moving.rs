@@ -106,9 +106,12 @@ impl Run<'_> {
                         ride.note(set);
                         tuned = true;
                     }
-                    let progress = meter.sample(&stats, since(begin));
-                    ride.keep(&progress);
-                    (self.events)(MigrateEvent::Progressed(journey.guest.clone(), progress));
+                    // libvirt counts nothing before QEMU has begun to copy.
+                    if stats.memory_total > 0 {
+                        let progress = meter.sample(&stats, since(begin));
+                        ride.keep(&progress);
+                        (self.events)(MigrateEvent::Progressed(journey.guest.clone(), progress));
+                    }
                 }
                 Ok(_) if matches!(end, End::Job) => break,
                 Ok(_) => {}

@@ -9,7 +9,7 @@ use crate::libvirt::{DomainFacts, DomainState, JobStats, LibvirtError, domain_xm
 use crate::migrate::confirm::{Placement, Seen, judge};
 use crate::migrate::facts::disk_path;
 use crate::migrate::monitor::AbortReason;
-use crate::migrate::outcome::{Figures, MovePlan, Outcome, Verdict};
+use crate::migrate::outcome::{Figures, MovePlan, Outcome, Outside, Verdict};
 use crate::migrate::outside::Ping;
 use crate::migrate::strategy::{Arrival, Strategy, choose};
 use crate::migrate::{facts, receipt};
@@ -38,7 +38,8 @@ impl Run<'_> {
         let ride = self.ride(journey, &strategy);
         let mut outcome = self.arrive(journey, &strategy, ride, started, outcome);
         if let (Some(figures), Some(ping)) = (outcome.figures.as_mut(), ping) {
-            figures.ping = Some(ping.and_then(Ping::finish).map_err(|error| error.to_string()));
+            let seen = ping.and_then(Ping::finish);
+            figures.ping = Some(seen.map_or_else(|error| Outside::Failed(error.to_string()), Outside::Seen));
         }
         self.receipt(started, &mut outcome);
         outcome
@@ -217,6 +218,7 @@ impl Run<'_> {
                     downtime: stats.as_ref().and_then(|stats| stats.downtime),
                     setup: stats.as_ref().and_then(|stats| stats.setup),
                     memory_transferred: count(|stats| stats.memory_processed),
+                    passes: count(|stats| stats.iteration),
                     disk_copied: count(|stats| stats.disk_processed),
                     ..figures
                 };
