@@ -9,8 +9,8 @@ use virt_sys as sys;
 use super::{SshHypervisor, unless};
 use crate::libvirt::job::{self, GuestCpu, Which};
 use crate::libvirt::{
-    DomainFacts, DomainState, Hypervisor, JobStats, LibvirtError, MigrationRequest, NodeFacts, PauseReason,
-    domain_xml, xml,
+    DomainFacts, DomainState, Hypervisor, JobOperation, JobStats, LibvirtError, MigrationRequest, NodeFacts,
+    PauseReason, domain_xml, xml,
 };
 use crate::model::{ByteSize, HostId};
 
@@ -224,16 +224,15 @@ impl Hypervisor for SshHypervisor {
         let Some(found) = self.find(domain)? else { return Ok(None) };
         match job::stats(&found, Which::Current) {
             Ok(stats) => Ok(stats),
-            // A domain that has just left is no longer active, or no longer there.
-            Err(error)
-                if matches!(
-                    error.code().to_raw(),
-                    sys::VIR_ERR_OPERATION_INVALID | sys::VIR_ERR_NO_DOMAIN
-                ) =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(self.failed(format!("read the job of guest {domain}"))(error)),
+            Err(error) => match error.code().to_raw() {
+                // A domain that has just left is no longer active, or no longer there.
+                sys::VIR_ERR_OPERATION_INVALID | sys::VIR_ERR_NO_DOMAIN => Ok(None),
+                // "migration statistics are available only on the source host"
+                sys::VIR_ERR_OPERATION_UNSUPPORTED => {
+                    Ok(Some(JobStats { operation: JobOperation::MigrationIn, ..JobStats::default() }))
+                }
+                _ => Err(self.failed(format!("read the job of guest {domain}"))(error)),
+            },
         }
     }
 

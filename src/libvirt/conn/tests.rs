@@ -6,10 +6,9 @@ use crate::model::{AbsPath, StorageId};
 
 fn daemon() -> SshHypervisor {
     start_events().unwrap();
-    SshHypervisor {
-        host: HostId::new("kvm1").unwrap(),
-        connect: Connect::open(Some("test:///default")).unwrap(),
-    }
+    let uri = "test:///default".to_owned();
+    let connect = Connect::open(Some(&uri)).unwrap();
+    SshHypervisor { host: HostId::new("kvm1").unwrap(), uri, connect }
 }
 
 fn guest(name: &str, uuid: u8) -> String {
