@@ -19,6 +19,7 @@ pub mod playbook;
 pub mod lab;
 pub mod migrate;
 pub mod verify;
+pub mod status;
 pub mod execute;
 pub mod plan;
 pub mod observe;

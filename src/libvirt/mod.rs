@@ -6,6 +6,7 @@
 
 pub mod conn;
 pub mod domain_xml;
+pub mod domstates;
 pub mod fake;
 pub mod job;
 mod lazy;

@@ -3,6 +3,7 @@
 //! Imports `spec`, `libvirt` (pool XML), `host` (probes only) and `model`. What joins the backends' steps is in `plan`.
 
 pub mod gluster;
+pub mod health;
 pub mod mount_probe;
 pub mod probe;
 pub mod spec;
@@ -56,6 +57,28 @@ pub fn probe(cluster: &Cluster, id: &StorageId) -> Option<probe::Probe> {
     Some(match cluster.storage.get(id)? {
         spec::StorageSpec::Gluster(spec) => gluster::probe::describe(cluster, id, spec),
     })
+}
+
+/// Which hosts can tell how a storage is doing (the first that answers is enough), and what they are asked.
+#[must_use]
+pub fn health_query(cluster: &Cluster, id: &StorageId) -> Option<(Vec<HostId>, Query)> {
+    match cluster.storage.get(id)? {
+        spec::StorageSpec::Gluster(spec) => {
+            let mut servers: Vec<HostId> = spec.bricks.iter().map(|brick| brick.host.clone()).collect();
+            servers.sort();
+            servers.dedup();
+            Some((servers, gluster::health::query(id)))
+        }
+    }
+}
+
+/// Reads the answer to [`health_query`].
+#[must_use]
+pub fn read_health(cluster: &Cluster, id: &StorageId, answer: &crate::model::Answer) -> health::Health {
+    match cluster.storage.get(id) {
+        Some(spec::StorageSpec::Gluster(_)) => gluster::health::read(id, answer),
+        None => health::Health::unknown("the file has no storage of this name"),
+    }
 }
 
 /// Asks a protocol client on this machine.

@@ -105,6 +105,12 @@ impl World {
     }
 
     pub fn verify_until(&self, cancel: &Cancel) -> Matrix {
+        let ids: Vec<HostId> = self.seats.keys().map(|name| host(name)).collect();
+        let scope = stor::verify::scope(&self.cluster, &ids, None);
+        verify_scope(&self.cluster, &self.fleet(), &scope, self, cancel, &|_| {})
+    }
+
+    pub fn fleet(&self) -> Fleet {
         let hosts = self.seats.iter().map(|(name, seat)| {
             let (seat, volumes, strayed) = (seat.clone(), self.volumes.clone(), self.strayed.clone());
             let machine = move |command: &Command, _: &mut Files| run(&seat, &volumes, &strayed, command);
@@ -114,10 +120,7 @@ impl World {
             }
             Arc::new(fake) as Arc<dyn Host>
         });
-        let fleet = Fleet::new(hosts, 8);
-        let ids: Vec<HostId> = self.seats.keys().map(|name| host(name)).collect();
-        let scope = stor::verify::scope(&self.cluster, &ids, None);
-        verify_scope(&self.cluster, &fleet, &scope, self, cancel, &|_| {})
+        Fleet::new(hosts, 8)
     }
 
     /// Probe files that are still on a volume.

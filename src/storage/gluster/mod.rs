@@ -2,5 +2,6 @@
 
 pub mod direct_probe;
 pub mod gfapi;
+pub mod health;
 pub mod probe;
 pub mod spec;

@@ -1,0 +1,210 @@
+//! Status: what the hosts show now, as facts. Nothing is proved (that is `verify`) and nothing planned.
+//!
+//! One batch per host; [`build`] is pure. A storage's health is asked of one of its servers, and of the next one when that
+//! does not answer. Imports `storage`, `libvirt` (readers), `host`, `spec` and `model`. Showing it is `cli`'s.
+
+mod build;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::host::Fleet;
+use crate::libvirt::{DomainState, domstates, pools};
+use crate::model::{
+    AbsPath, ByteSize, Command, Finding, GuestId, HostId, HostSeen, ImageId, Observations, Query, StorageId,
+};
+use crate::spec::{Cluster, Role};
+use crate::storage;
+use crate::storage::health::{Health, HealthState};
+use crate::storage::mount_probe;
+use crate::storage::probe::{MountedDirectory, Way};
+
+pub use build::build;
+
+/// Everything, sorted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The cluster's name.
+    pub cluster: String,
+    /// All hosts.
+    pub hosts: Vec<HostStatus>,
+    /// All storage.
+    pub storage: Vec<StorageStatus>,
+    /// All images.
+    pub images: Vec<ImageStatus>,
+    /// All guests.
+    pub guests: Vec<GuestStatus>,
+    /// What the user should look at, worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// One host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostStatus {
+    /// Its name.
+    pub host: HostId,
+    /// Whether it runs guests.
+    pub hypervisor: bool,
+    /// Why it could not be asked, if it could not.
+    pub unreachable: Option<String>,
+}
+
+/// One storage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StorageStatus {
+    /// Its name.
+    pub storage: StorageId,
+    /// How it is doing.
+    pub health: Health,
+    /// How each hypervisor reaches it.
+    pub seats: Vec<SeatStatus>,
+}
+
+/// One storage on one hypervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SeatStatus {
+    /// The hypervisor.
+    pub host: HostId,
+    /// What is mounted, for people; `None` where nothing is to be mounted, or it is unknown.
+    pub mount: Option<String>,
+    /// Whether the right thing is mounted, writable.
+    pub mounted: Option<bool>,
+    /// `active`, `inactive` or `not defined`; `None` where there is no pool, or it is unknown.
+    pub pool: Option<String>,
+    /// Why something is unknown.
+    pub unknown: Option<String>,
+}
+
+/// One image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImageStatus {
+    /// Its name.
+    pub image: ImageId,
+    /// Its storage.
+    pub storage: StorageId,
+    /// Size of the file and what it takes up, if it is there and a hypervisor could look at it.
+    pub size: Option<Size>,
+    /// Why there is no size.
+    pub unknown: Option<String>,
+}
+
+/// The size of an image's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Size {
+    /// Its length.
+    pub length: ByteSize,
+    /// What it takes up on the storage.
+    pub allocated: ByteSize,
+}
+
+/// One guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GuestStatus {
+    /// Its name.
+    pub guest: GuestId,
+    /// Where it is defined, with its state.
+    pub places: BTreeMap<HostId, DomainState>,
+    /// Hypervisors that could not tell.
+    pub unknown: BTreeMap<HostId, String>,
+}
+
+impl GuestStatus {
+    /// Where it is active: running or paused. More than one host would be a catastrophe.
+    pub fn active(&self) -> impl Iterator<Item = &HostId> {
+        let idle = |state: &DomainState| matches!(state, DomainState::ShutOff | DomainState::Crashed);
+        self.places.iter().filter(move |(_, state)| !idle(state)).map(|(host, _)| host)
+    }
+}
+
+/// Asks all hosts.
+#[must_use]
+pub fn status(cluster: &Cluster, fleet: &Fleet) -> Status {
+    let mut batches = queries(cluster);
+    let mut seen = ask(fleet, &batches);
+    // A storage whose first server did not answer asks the next.
+    for id in cluster.storage.keys() {
+        let Some((servers, query)) = storage::health_query(cluster, id) else { continue };
+        for server in servers.iter().skip(1) {
+            if servers.iter().any(|server| seen.answer(server, &query).is_ok()) {
+                break;
+            }
+            batches.entry(server.clone()).or_default().push(query.clone());
+            let only = BTreeMap::from([(server.clone(), batches[server].clone())]);
+            for (host, answers) in ask(fleet, &only).hosts() {
+                seen.insert(host.clone(), answers.clone());
+            }
+        }
+    }
+    build(cluster, &seen)
+}
+
+fn ask(fleet: &Fleet, batches: &BTreeMap<HostId, Vec<Query>>) -> Observations {
+    let hosts: Vec<HostId> = batches.keys().cloned().collect();
+    let answers = fleet.each(&hosts, |id| {
+        let Some(host) = fleet.host(id) else {
+            return HostSeen::Unobserved("it is not in the cluster file".to_owned());
+        };
+        match host.query(&batches[id]) {
+            Ok(answers) => HostSeen::Answered(batches[id].iter().cloned().zip(answers).collect()),
+            Err(error) => HostSeen::Unobserved(error.to_string()),
+        }
+    });
+    let mut seen = Observations::default();
+    answers.into_iter().for_each(|(host, answer)| seen.insert(host, answer));
+    seen
+}
+
+fn mounted(cluster: &Cluster) -> impl Iterator<Item = (&StorageId, MountedDirectory)> {
+    cluster.storage.keys().filter_map(|id| match storage::probe(cluster, id)?.way {
+        Way::Mounted(directory) => Some((id, directory)),
+        Way::GlusterDirect(_) => None,
+    })
+}
+
+fn pools_query(cluster: &Cluster) -> Query {
+    let names: Vec<String> = mounted(cluster).map(|(_, directory)| directory.pool).collect();
+    pools::query(names.iter().map(String::as_str))
+}
+
+/// Asks for the sizes of all images on one mounted storage; hangs at most to its deadline.
+fn sizes(cluster: &Cluster, id: &StorageId, directory: &MountedDirectory) -> Option<Query> {
+    let paths: Vec<AbsPath> =
+        cluster.images_on(id).filter_map(|image| directory.path.join(&image.file_name()).ok()).collect();
+    let command = Command::new("stat").args(["--format=%s %b %B %n", "--"]);
+    let command = command.args(paths.iter().map(ToString::to_string)).deadline(mount_probe::PROBE_DEADLINE);
+    (!paths.is_empty()).then(|| Query::new(command))
+}
+
+/// What every host is asked.
+#[must_use]
+pub fn queries(cluster: &Cluster) -> BTreeMap<HostId, Vec<Query>> {
+    let mut batches: BTreeMap<HostId, Vec<Query>> = BTreeMap::new();
+    for host in cluster.hosts.values() {
+        let batch = batches.entry(host.id.clone()).or_default();
+        batch.push(Query::new(Command::new("true")));
+        if host.role == Role::Hypervisor {
+            batch.extend([mount_probe::mounts(), pools_query(cluster), domstates::query()]);
+            batch.extend(mounted(cluster).filter_map(|(id, directory)| sizes(cluster, id, &directory)));
+        }
+    }
+    for id in cluster.storage.keys() {
+        let asked = storage::health_query(cluster, id);
+        if let Some((first, query)) = asked.and_then(|(hosts, query)| Some((hosts.first()?.clone(), query))) {
+            batches.entry(first).or_default().push(query);
+        }
+    }
+    batches
+}
+
+impl Status {
+    /// The worst health of all storage; [`HealthState::Unknown`] when a host could not be asked.
+    #[must_use]
+    pub fn worst(&self) -> HealthState {
+        let worst = self.storage.iter().map(|storage| storage.health.state).max();
+        match self.hosts.iter().any(|host| host.unreachable.is_some()) {
+            true => HealthState::Unknown,
+            false => worst.unwrap_or(HealthState::Healthy),
+        }
+    }
+}
