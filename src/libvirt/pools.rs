@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::pool_xml;
+use super::pool_xml::{self, PoolDefinition};
 use crate::model::{AbsPath, Answer, Command, Query};
 
 /// The pools of one host that were asked for.
@@ -16,6 +16,10 @@ pub struct Pools(BTreeMap<String, PoolSeen>);
 pub struct PoolSeen {
     /// Whether it is started.
     pub active: bool,
+    /// Whether it is started with the host.
+    pub autostart: bool,
+    /// What its XML says.
+    pub definition: PoolDefinition,
     /// Target path.
     pub target: Option<AbsPath>,
 }
@@ -52,10 +56,10 @@ pub fn parse(answer: &Answer) -> Result<Pools, String> {
         let why = answer.stderr.trim();
         return Err(if why.is_empty() { "virsh printed no list".to_owned() } else { why.to_owned() });
     }
-    let states: BTreeMap<&str, bool> = lines
+    let states: BTreeMap<&str, (bool, bool)> = lines
         .map_while(|line| {
             let mut words = line.split_whitespace();
-            Some((words.next()?, words.next()? == "active"))
+            Some((words.next()?, (words.next()? == "active", words.next()? == "yes")))
         })
         .collect();
     let mut pools = Pools::default();
@@ -63,9 +67,9 @@ pub fn parse(answer: &Answer) -> Result<Pools, String> {
     while let Some(at) = rest.find("<pool ") {
         let end = rest[at..].find("</pool>").ok_or("virsh printed half a pool")? + at + "</pool>".len();
         let pool = pool_xml::parse(&rest[at..end]).map_err(|error| error.to_string())?;
-        let active = states.get(pool.name.as_str()).copied().unwrap_or(false);
-        let target = pool.target.and_then(|path| AbsPath::new(path).ok());
-        pools.0.insert(pool.name, PoolSeen { active, target });
+        let (active, autostart) = states.get(pool.name.as_str()).copied().unwrap_or_default();
+        let target = pool.target.as_ref().and_then(|path| AbsPath::new(path.as_str()).ok());
+        pools.0.insert(pool.name.clone(), PoolSeen { active, autostart, definition: pool, target });
         rest = &rest[end..];
     }
     Ok(pools)
@@ -82,7 +86,7 @@ mod tests {
         let answer = Answer { status: Some(0), stdout: TWO.to_owned(), stderr: String::new() };
         let pools = parse(&answer).unwrap();
         let gfs = pools.get("gfs").unwrap();
-        assert!(gfs.active);
+        assert!(gfs.active && !gfs.autostart);
         assert_eq!(gfs.target.as_ref().unwrap().as_str(), "/var/lib/libvirt/images/gfs");
         assert!(!pools.get("off").unwrap().active);
         assert_eq!(pools.get("none"), None);

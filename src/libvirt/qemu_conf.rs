@@ -24,6 +24,18 @@ pub enum DynamicOwnership {
     Off,
 }
 
+impl QemuUser {
+    /// The user's number: written as one, root's, or as the answer to [`users`] has it; `None` for another user.
+    #[must_use]
+    pub fn uid(&self, passwd: &str) -> Option<u32> {
+        let listed = || {
+            let line = passwd.lines().find_map(|line| line.strip_prefix(&format!("{}:", self.user)))?;
+            line.split(':').nth(1)?.parse().ok()
+        };
+        if self.user == "root" { Some(0) } else { self.user.parse().ok().or_else(listed) }
+    }
+}
+
 /// Users that distributions build libvirt for: Debian and Ubuntu, then Red Hat, SUSE and others.
 const DEFAULT_USERS: [&str; 2] = ["libvirt-qemu", "qemu"];
 
@@ -82,6 +94,14 @@ mod tests {
         let seen = user("", "qemu:x:107:107:qemu user:/:/sbin/nologin\n").unwrap();
         assert_eq!((seen.user.as_str(), seen.group.as_str()), ("qemu", "107"));
         assert_eq!(user("", ""), None);
+    }
+
+    #[test]
+    fn a_user_has_the_number_that_the_host_gives_it() {
+        assert_eq!(user("", DEBIAN).unwrap().uid(DEBIAN), Some(64055));
+        assert_eq!(user("user = \"root\"\ngroup = \"root\"", DEBIAN).unwrap().uid(DEBIAN), Some(0));
+        assert_eq!(user("user = \"+107\"", DEBIAN).unwrap().uid(DEBIAN), Some(107));
+        assert_eq!(user("user = \"somebody\"", DEBIAN).unwrap().uid(DEBIAN), None);
     }
 
     #[test]

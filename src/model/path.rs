@@ -67,6 +67,21 @@ impl AbsPath {
         Ok(Self(format!("/{}", parts.join("/"))))
     }
 
+    /// The file of one of the administrator's systemd units, `/etc/systemd/system/NAME`.
+    ///
+    /// A unit's name may hold backslashes and colons (systemd-escape(1)), which no other path may; whoever writes this path
+    /// into a shell quotes it, as all words.
+    ///
+    /// # Errors
+    /// [`PathError`] when `name` holds a character that the name of a unit may not have.
+    pub fn unit_file(name: &str) -> Result<Self, PathError> {
+        let path = format!("/etc/systemd/system/{name}");
+        match name.chars().find(|c| !c.is_ascii_alphanumeric() && !":_.\\-@".contains(*c)) {
+            Some(character) => Err(PathError::Character { path, character }),
+            None => Ok(Self(path)),
+        }
+    }
+
     /// The path as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -145,6 +160,15 @@ mod tests {
             "/a,b", "/a%b",
         ] {
             assert!(AbsPath::new(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_unit_may_hold_what_systemd_escapes_with() {
+        let path = AbsPath::unit_file("srv-vm\\x2dstore.mount").unwrap();
+        assert_eq!(path.as_str(), "/etc/systemd/system/srv-vm\\x2dstore.mount");
+        for bad in ["a/b.mount", "a b.mount", "a;b.mount", "a'b.mount"] {
+            assert!(AbsPath::unit_file(bad).is_err(), "{bad}");
         }
     }
 

@@ -5,6 +5,8 @@
 pub mod gluster;
 pub mod health;
 pub mod mount_probe;
+pub mod mount_unit;
+pub mod packages;
 pub mod probe;
 pub mod spec;
 
@@ -12,6 +14,20 @@ use crate::model::{
     AbsPath, HostId, ImageLocation, Observations, Owned, Proposal, Query, StorageId, Unknown,
 };
 use crate::spec::{Cluster, ImageEntry};
+
+/// The backend of one storage entry; `None` when the cluster has no entry of this name.
+#[must_use]
+pub fn backend<'a>(cluster: &'a Cluster, id: &'a StorageId) -> Option<Box<dyn Backend + 'a>> {
+    match cluster.storage.get(id)? {
+        spec::StorageSpec::Gluster(spec) => Some(Box::new(gluster::Gluster::new(cluster, id, spec))),
+    }
+}
+
+/// The backends of all storage entries, sorted by name.
+#[must_use]
+pub fn backends(cluster: &Cluster) -> Vec<Box<dyn Backend + '_>> {
+    cluster.storage.keys().filter_map(|id| backend(cluster, id)).collect()
+}
 
 /// What every backend can do for one storage entry.
 ///

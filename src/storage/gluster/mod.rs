@@ -1,7 +1,126 @@
 //! GlusterFS: replicated volumes, FUSE mounts or libgfapi.
+//!
+//! Imports `spec`, `libvirt` (pool XML, its readers), the shared parts of `storage`, and `model`. This file joins the
+//! parts; see `facts` for what is asked, `plan` for what is decided, `commands` for what is run.
 
+pub mod commands;
 pub mod direct_probe;
+pub mod facts;
 pub mod gfapi;
 pub mod health;
+mod plan;
 pub mod probe;
 pub mod spec;
+
+use self::spec::{Access, Arbiter, Brick, GlusterSpec};
+use super::mount_probe::{self, mount_table};
+use super::{Attached, Backend};
+use crate::model::{
+    AbsPath, HostId, ImageLocation, Observations, Owned, Proposal, Query, Record, StorageId, Unknown,
+};
+use crate::spec::{Cluster, ImageEntry, Role};
+
+/// One volume of the cluster file.
+#[derive(Debug, Clone, Copy)]
+pub struct Gluster<'a> {
+    cluster: &'a Cluster,
+    id: &'a StorageId,
+    spec: &'a GlusterSpec,
+}
+
+impl<'a> Gluster<'a> {
+    /// Takes the storage entry `id` of `cluster`.
+    #[must_use]
+    pub fn new(cluster: &'a Cluster, id: &'a StorageId, spec: &'a GlusterSpec) -> Self {
+        Self { cluster, id, spec }
+    }
+
+    fn serves(&self, host: &HostId) -> bool {
+        self.spec.bricks.iter().any(|brick| brick.host == *host)
+    }
+
+    fn uses(&self, host: &HostId) -> bool {
+        self.cluster.hosts.get(host).is_some_and(|host| host.role == Role::Hypervisor)
+    }
+
+    fn subject<'s>(&'s self, seen: &'s Observations) -> plan::Subject<'s> {
+        plan::Subject { cluster: self.cluster, id: self.id, spec: self.spec, seen }
+    }
+
+    /// The bricks that hold data: all but the last of each replica set when that is an arbiter.
+    fn data_bricks(&self) -> impl Iterator<Item = &Brick> {
+        let replica = self.spec.replica.max(1) as usize;
+        let arbiter = self.spec.arbiter == Arbiter::Yes;
+        let bricks = self.spec.bricks.iter().enumerate();
+        bricks.filter(move |(index, _)| !arbiter || (index + 1) % replica != 0).map(|(_, brick)| brick)
+    }
+}
+
+impl Backend for Gluster<'_> {
+    fn id(&self) -> &StorageId {
+        self.id
+    }
+
+    fn queries(&self, host: &HostId) -> Vec<Query> {
+        let mut queries = Vec::new();
+        if self.serves(host) {
+            queries.extend(facts::queries(self.spec, host));
+        }
+        if self.uses(host) {
+            queries.extend(plan::client_queries(self.id, self.spec));
+        }
+        if !queries.is_empty() {
+            queries.push(Record::query(&self.cluster.name));
+        }
+        let mut asked = std::collections::BTreeSet::new();
+        queries.retain(|query| asked.insert(query.clone()));
+        queries
+    }
+
+    fn plan(&self, seen: &Observations) -> Proposal {
+        plan::plan(self.subject(seen))
+    }
+
+    fn claims(&self, host: &HostId) -> Vec<Owned> {
+        plan::claims(self.cluster, self.id, self.spec, host)
+    }
+
+    fn locate(&self, image: &ImageEntry) -> ImageLocation {
+        let file = image.file_name();
+        match self.spec.access {
+            Access::Mount => ImageLocation::File(below(&self.spec.mount, &file)),
+            Access::Direct => ImageLocation::Gluster {
+                servers: commands::servers(self.cluster, self.spec).into_iter().map(str::to_owned).collect(),
+                volume: self.id.to_string(),
+                path: file,
+            },
+        }
+    }
+
+    fn attached(&self, host: &HostId, seen: &Observations) -> Result<Attached, Unknown> {
+        if self.spec.access == Access::Direct {
+            return Ok(Attached::Remote);
+        }
+        let table = mount_table::parse(&seen.answer(host, &mount_probe::mounts())?.stdout);
+        Ok(match mount_table::at(&table, &self.spec.mount) {
+            None => Attached::No,
+            Some(mount)
+                if mount.fs_type == commands::KERNEL_TYPE
+                    && plan::is_this_volume(self.cluster, self.id, self.spec, &mount.source) =>
+            {
+                Attached::Yes
+            }
+            Some(mount) => Attached::Other(mount.to_string()),
+        })
+    }
+
+    fn backing(&self, image: &ImageEntry) -> Vec<(HostId, AbsPath)> {
+        let file = image.file_name();
+        self.data_bricks().map(|brick| (brick.host.clone(), below(&brick.path, &file))).collect()
+    }
+}
+
+fn below(directory: &AbsPath, file: &str) -> AbsPath {
+    #[expect(clippy::expect_used, reason = "the names of images are [a-z0-9-] with one of two suffixes")]
+    directory.join(file).expect("names of images are valid in paths")
+}

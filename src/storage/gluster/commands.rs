@@ -1,0 +1,228 @@
+//! Everything that stor says to GlusterFS: command lines, the mount unit, the names of packages.
+//!
+//! Pure. Imports `model`, `spec`, and the shared builders of `storage`. When each is needed is decided in `plan.rs`.
+//!
+//! Commands that change something go without `--xml`: with it, `gluster` 11.1 ends with status 0 even when it failed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::spec::{Access, Arbiter, Force, GlusterSpec};
+use crate::model::{AbsPath, ClusterName, Command, HostId, StorageId};
+use crate::spec::Cluster;
+use crate::storage::mount_unit::MountUnit;
+use crate::storage::packages::Need;
+
+/// The daemon of every storage server.
+pub const DAEMON: &str = "glusterd.service";
+/// What the mount helper registers for.
+pub const MOUNT_TYPE: &str = "glusterfs";
+/// What the kernel's mount table calls it.
+pub const KERNEL_TYPE: &str = "fuse.glusterfs";
+/// The volume option that says which cluster made a volume; glusterd keeps every option that begins with `user.`.
+pub const CLUSTER_OPTION: &str = "user.stor.cluster";
+/// The volume option that says who may use a volume.
+pub const ALLOW_OPTION: &str = "auth.allow";
+/// The volume option that makes QEMU's user the owner of the volume's top directory.
+pub const OWNER_OPTION: &str = "storage.owner-uid";
+/// The group of options that GlusterFS keeps for virtual machines.
+pub const GROUP: &str = "virt";
+
+/// Deadline of a command that every server takes part in; glusterd itself waits up to two minutes for them.
+const CLUSTER_DEADLINE: Duration = Duration::from_secs(150);
+
+/// What a storage server needs.
+pub const SERVER: Need =
+    Need { debian: &["glusterfs-server"], red_hat: &["glusterfs-server"], suse: &["glusterfs"] };
+/// What a hypervisor needs to mount a volume, and to show the identity of its files (getfattr).
+pub const MOUNTING: Need = Need {
+    debian: &["attr", "glusterfs-client"],
+    red_hat: &["attr", "glusterfs-fuse"],
+    suse: &["attr", "glusterfs"],
+};
+/// What a hypervisor needs for QEMU's own client.
+pub const DIRECT: Need =
+    Need { debian: &["qemu-block-extra"], red_hat: &["qemu-block-gluster"], suse: &["qemu-block-gluster"] };
+
+fn gluster() -> Command {
+    Command::new("gluster").arg("--mode=script").deadline(CLUSTER_DEADLINE)
+}
+
+/// Has the daemon run now and with the host.
+#[must_use]
+pub fn enable_daemon() -> Command {
+    Command::new("systemctl").args(["enable", "--quiet", "--now", "--", DAEMON])
+}
+
+/// Makes a brick's directory with all its parents; glusterd itself would make the last one only.
+#[must_use]
+pub fn make_brick(path: &AbsPath) -> Command {
+    Command::new("mkdir").args(["-p", "--", path.as_str()])
+}
+
+/// Makes a brick's directory anew after a `volume create` that failed half-way left its marks on it.
+///
+/// glusterd marks bricks while it still checks the other servers, and then refuses what is marked. `rmdir` removes nothing
+/// that holds anything.
+#[must_use]
+pub fn renew_brick(path: &AbsPath) -> Vec<Command> {
+    let marks = format!("{path}/.glusterfs");
+    vec![Command::new("rmdir").args(["--", &marks, path.as_str()]), make_brick(path)]
+}
+
+/// Takes a server into the pool.
+#[must_use]
+pub fn probe_peer(address: &str) -> Command {
+    gluster().args(["peer", "probe", address])
+}
+
+/// Lets a server go; may run again after having been interrupted.
+///
+/// `gluster` fails for a server that has left already, so it runs only where glusterd still keeps the peer.
+#[must_use]
+pub fn detach(address: &str) -> Vec<Command> {
+    let is_this_peer = ["grep", "-qxF", "-e"].map(str::to_owned).into_iter().chain([
+        format!("hostname1={address}"),
+        "-e".to_owned(),
+        format!("hostname2={address}"),
+        "{}".to_owned(),
+        ";".to_owned(),
+    ]);
+    let find = find_in("peers").args(["-type", "f", "-exec"]).args(is_this_peer);
+    vec![or_fail(find, &gluster().args(["peer", "detach", address]))]
+}
+
+/// Starts a search among what glusterd keeps on disk.
+fn find_in(directory: &str) -> Command {
+    let path = format!("/var/lib/glusterd/{directory}");
+    Command::new("find").args([&path, "-mindepth", "1", "-maxdepth", "1"]).deadline(CLUSTER_DEADLINE)
+}
+
+/// Ends a search with a command for what it found; `find` then ends with the status 1 if the command failed.
+fn or_fail(find: Command, command: &Command) -> Command {
+    find.args(["!", "-exec", command.program])
+        .args(command.args.iter().cloned())
+        .args([";", "-exec", "false", "{}", "+"])
+}
+
+/// A brick as glusterd writes it.
+#[must_use]
+pub fn brick_name(address: &str, path: &AbsPath) -> String {
+    format!("{address}:{path}")
+}
+
+/// Creates a volume.
+#[must_use]
+pub fn create(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec) -> Command {
+    let mut command = gluster().args(["volume", "create", id.as_str(), "replica", &spec.replica.to_string()]);
+    if spec.arbiter == Arbiter::Yes {
+        command = command.args(["arbiter", "1"]);
+    }
+    command = command.args(["transport", "tcp"]);
+    command =
+        command.args(spec.bricks.iter().map(|brick| brick_name(address(cluster, &brick.host), &brick.path)));
+    if spec.force == Force::Yes { command.arg("force") } else { command }
+}
+
+/// Sets options, all in one call: glusterd takes all or none.
+#[must_use]
+pub fn set_options(id: &StorageId, options: &BTreeMap<String, String>) -> Command {
+    let words = options.iter().flat_map(|(name, value)| [name.clone(), value.clone()]);
+    gluster().args(["volume", "set", id.as_str()]).args(words)
+}
+
+/// Sets the group's options, whatever the server's own file says; they cannot be named in one call with others.
+#[must_use]
+pub fn set_group(id: &StorageId) -> Command {
+    gluster().args(["volume", "set", id.as_str(), "group", GROUP])
+}
+
+/// Starts a volume.
+#[must_use]
+pub fn start(id: &StorageId) -> Command {
+    gluster().args(["volume", "start", id.as_str()])
+}
+
+/// Stops and deletes a volume; the bricks keep their data. May run again after having been interrupted.
+#[must_use]
+pub fn stop_and_delete(name: &str) -> Vec<Command> {
+    vec![
+        // With --xml it ends with 0 even for a volume that is stopped already, or gone.
+        gluster().args(["--xml", "volume", "stop", name, "force"]),
+        or_fail(find_in("vols").args(["-name", name]), &gluster().args(["volume", "delete", name])),
+    ]
+}
+
+/// The options that the file asks for beyond the group's, which they win over.
+#[must_use]
+pub fn own_options(
+    cluster: &ClusterName,
+    spec: &GlusterSpec,
+    allowed: &BTreeSet<String>,
+    owner: Option<u32>,
+) -> BTreeMap<String, String> {
+    let mut options = BTreeMap::new();
+    options.insert(ALLOW_OPTION.to_owned(), allowed.iter().cloned().collect::<Vec<_>>().join(","));
+    if let Some(uid) = owner {
+        options.insert(OWNER_OPTION.to_owned(), uid.to_string());
+    }
+    options.extend(spec.options.clone());
+    options.insert(CLUSTER_OPTION.to_owned(), cluster.to_string());
+    options
+}
+
+/// The addresses that may use the volume: hypervisors, the bricks' hosts, and what the file adds.
+#[must_use]
+pub fn allowed(cluster: &Cluster, spec: &GlusterSpec) -> BTreeSet<String> {
+    let hypervisors = cluster.hypervisors().map(|host| host.address.clone());
+    let servers = servers(cluster, spec).into_iter().map(str::to_owned);
+    hypervisors.chain(servers).chain(spec.allow.iter().cloned()).collect()
+}
+
+/// The bricks' hosts in the order of their first bricks, each once.
+#[must_use]
+pub fn server_ids(spec: &GlusterSpec) -> Vec<&HostId> {
+    let mut seen = BTreeSet::new();
+    spec.bricks.iter().map(|brick| &brick.host).filter(|host| seen.insert(*host)).collect()
+}
+
+/// The addresses of [`server_ids`].
+#[must_use]
+pub fn servers<'a>(cluster: &'a Cluster, spec: &GlusterSpec) -> Vec<&'a str> {
+    server_ids(spec).into_iter().map(|id| address(cluster, id)).collect()
+}
+
+/// A host's address.
+#[must_use]
+pub fn address<'a>(cluster: &'a Cluster, id: &HostId) -> &'a str {
+    cluster.hosts.get(id).map_or("", |host| host.address.as_str())
+}
+
+/// The mount on a hypervisor: the first server hands out the volume's description, the others do when it is down.
+#[must_use]
+pub fn mount_unit(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec) -> MountUnit {
+    let servers = servers(cluster, spec);
+    let (first, others) = servers.split_first().unwrap_or((&"", &[]));
+    let mut options = vec!["_netdev".to_owned()];
+    if !others.is_empty() {
+        options.push(format!("backup-volfile-servers={}", others.join(":")));
+    }
+    MountUnit {
+        cluster: cluster.name.clone(),
+        description: format!("GlusterFS volume {id}"),
+        source: format!("{first}:/{id}"),
+        path: spec.mount.clone(),
+        fs_type: MOUNT_TYPE,
+        options,
+        after: vec![DAEMON],
+    }
+}
+
+/// What a hypervisor needs, by how it reaches the volume.
+#[must_use]
+pub fn client_needs(access: Access) -> &'static [Need] {
+    match access {
+        Access::Mount => &[MOUNTING],
+        Access::Direct => &[DIRECT],
+    }
+}

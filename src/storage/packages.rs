@@ -1,0 +1,184 @@
+//! Packages of the distribution: what a storage needs is called, whether it is there, how it is installed.
+//!
+//! Pure. Imports `model`. Which host needs what is decided by each backend.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::model::{Command, HostId, Observations, Query, Unknown};
+
+/// Deadline for refreshing the lists of what can be installed.
+const REFRESH_DEADLINE: Duration = Duration::from_secs(300);
+/// Deadline for downloading and installing.
+const INSTALL_DEADLINE: Duration = Duration::from_secs(900);
+
+/// Distributions that name and install packages alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// Debian, Ubuntu and others with apt.
+    Debian,
+    /// Fedora, Red Hat Enterprise Linux, CentOS Stream, Rocky, Alma and others with dnf.
+    RedHat,
+    /// openSUSE and SUSE Linux Enterprise, with zypper.
+    Suse,
+}
+
+/// What one need is called in each family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// With apt.
+    pub debian: &'static [&'static str],
+    /// With dnf.
+    pub red_hat: &'static [&'static str],
+    /// With zypper.
+    pub suse: &'static [&'static str],
+}
+
+impl Need {
+    fn names(&self, family: Family) -> &'static [&'static str] {
+        match family {
+            Family::Debian => self.debian,
+            Family::RedHat => self.red_hat,
+            Family::Suse => self.suse,
+        }
+    }
+}
+
+/// Says why it is not known what has to be installed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PackagesError {
+    /// The answer is missing.
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+    /// `/etc/os-release` names no distribution that stor installs packages on.
+    #[error("host {host}: distribution {found} is neither of the Debian, Red Hat nor SUSE family")]
+    Family {
+        /// The host.
+        host: HostId,
+        /// What its `/etc/os-release` says.
+        found: String,
+    },
+    /// The package database could not be read.
+    #[error("host {host}: cannot tell which packages are installed: {reason}")]
+    Database {
+        /// The host.
+        host: HostId,
+        /// The tool's own message.
+        reason: String,
+    },
+}
+
+/// Asks which distribution a host runs (os-release(5)).
+#[must_use]
+pub fn distribution() -> Query {
+    Query::new(Command::new("cat").arg("/etc/os-release"))
+}
+
+fn in_dpkg(needs: &[Need]) -> Query {
+    let names: BTreeSet<&str> = needs.iter().flat_map(|need| need.debian).copied().collect();
+    Query::new(Command::new("dpkg-query").args(["-W", "-f=${Package} ${db:Status-Status}\\n"]).args(names))
+}
+
+fn in_rpm(needs: &[Need]) -> Query {
+    let names: BTreeSet<&str> =
+        needs.iter().flat_map(|need| need.red_hat.iter().chain(need.suse)).copied().collect();
+    Query::new(Command::new("rpm").args(["-q", "--queryformat", "%{NAME} installed\\n"]).args(names))
+}
+
+/// Everything that [`missing`] wants answered. The host's distribution is not known yet, so both databases are asked;
+/// a host that lacks one of the tools answers at once.
+#[must_use]
+pub fn queries(needs: &[Need]) -> Vec<Query> {
+    vec![distribution(), in_dpkg(needs), in_rpm(needs)]
+}
+
+/// Tells the family from `/etc/os-release`: `ID`, then each word of `ID_LIKE`.
+#[must_use]
+pub fn family(os_release: &str) -> Option<Family> {
+    let fields: BTreeMap<&str, &str> = os_release
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, value)| (key.trim(), value.trim().trim_matches(['"', '\''])))
+        .collect();
+    let like = fields.get("ID_LIKE").copied().unwrap_or_default();
+    fields.get("ID").copied().into_iter().chain(like.split_whitespace()).find_map(|word| match word {
+        "debian" | "ubuntu" => Some(Family::Debian),
+        "fedora" | "rhel" | "centos" => Some(Family::RedHat),
+        "suse" | "opensuse" | "sles" => Some(Family::Suse),
+        _ => None,
+    })
+}
+
+/// The packages that `host` lacks, and its family.
+///
+/// # Errors
+/// [`PackagesError`] when the host was not observed, is of no known family, or its database cannot be read.
+pub fn missing(
+    seen: &Observations,
+    host: &HostId,
+    needs: &[Need],
+) -> Result<(Family, Vec<&'static str>), PackagesError> {
+    let release = &seen.answer(host, &distribution())?.stdout;
+    let family = family(release).ok_or_else(|| PackagesError::Family {
+        host: host.clone(),
+        found: release
+            .lines()
+            .find_map(|line| line.strip_prefix("ID="))
+            .unwrap_or("of an unknown name")
+            .to_owned(),
+    })?;
+    let query = match family {
+        Family::Debian => in_dpkg(needs),
+        Family::RedHat | Family::Suse => in_rpm(needs),
+    };
+    let answer = seen.answer(host, &query)?;
+    // Both tools end with a low status when one of the names is not installed; more means that they did not look.
+    if answer.not_found() || (family == Family::Debian && !matches!(answer.status, Some(0 | 1))) {
+        let reason = answer.stderr.trim().to_owned();
+        return Err(PackagesError::Database { host: host.clone(), reason });
+    }
+    let installed: BTreeSet<&str> =
+        answer.stdout.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
+    let wanted: BTreeSet<&'static str> = needs.iter().flat_map(|need| need.names(family)).copied().collect();
+    Ok((family, wanted.into_iter().filter(|name| !installed.contains(name)).collect()))
+}
+
+/// Installs packages without asking anything.
+///
+/// apt's lists may be older than what the mirror still has, so they are refreshed first; `apt-get update` itself ends
+/// with 0 when a mirror cannot be reached, so an unreachable one shows when the package cannot be fetched.
+#[must_use]
+pub fn install(family: Family, packages: &[&'static str]) -> Vec<Command> {
+    match family {
+        Family::Debian => {
+            let apt = || {
+                Command::new("env").args([
+                    "DEBIAN_FRONTEND=noninteractive",
+                    "apt-get",
+                    "-q",
+                    "-o",
+                    "DPkg::Lock::Timeout=120",
+                ])
+            };
+            vec![
+                apt().arg("update").deadline(REFRESH_DEADLINE),
+                apt()
+                    .args(["install", "--yes", "--no-install-recommends", "--"])
+                    .args(packages.iter().copied())
+                    .deadline(INSTALL_DEADLINE),
+            ]
+        }
+        Family::RedHat => vec![
+            Command::new("dnf")
+                .args(["install", "--assumeyes", "--quiet"])
+                .args(packages.iter().copied())
+                .deadline(INSTALL_DEADLINE),
+        ],
+        Family::Suse => vec![
+            Command::new("zypper")
+                .args(["--non-interactive", "--quiet", "install", "--no-recommends", "--"])
+                .args(packages.iter().copied())
+                .deadline(INSTALL_DEADLINE),
+        ],
+    }
+}
