@@ -126,7 +126,7 @@ pub struct UnitState {
     pub active: String,
     /// `enabled`, `disabled`, `generated` ...; empty when there is no unit file.
     pub enabled: String,
-    /// The unit file that systemd read: `/proc/self/mountinfo` for a mount without one.
+    /// The unit file that systemd read; empty for a mount that somebody made by hand.
     pub fragment: String,
     /// Source of a mount.
     pub what: String,
@@ -156,7 +156,11 @@ impl UnitState {
     /// The state in a few words, for people.
     #[must_use]
     pub fn summary(&self) -> String {
-        if self.exists() { format!("{}, {}", self.enabled, self.active) } else { self.load.clone() }
+        match (self.exists(), self.enabled.as_str()) {
+            (false, _) => self.load.clone(),
+            (true, "") => format!("without a unit file, {}", self.active),
+            (true, enabled) => format!("{enabled}, {}", self.active),
+        }
     }
 }
 
@@ -295,7 +299,7 @@ mod tests {
         assert_eq!(active.what, "10.77.0.11:/gfs");
         let manual = file("debian13-systemd257-mount-by-hand");
         assert!(manual.is_active() && !manual.is_enabled());
-        assert_eq!(manual.fragment, "/proc/self/mountinfo");
+        assert_eq!((manual.fragment.as_str(), manual.what.as_str()), ("", "10.77.0.12:gfs"));
         let fstab = file("debian13-systemd257-mount-fstab");
         assert_eq!((fstab.enabled.as_str(), fstab.active.as_str()), ("generated", "inactive"));
         assert!(!file("debian13-systemd257-absent").exists());

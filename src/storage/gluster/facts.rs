@@ -405,6 +405,3 @@ fn parse_stat(text: &str) -> BTreeMap<String, (String, String)> {
         })
         .collect()
 }
-
-#[cfg(test)]
-mod tests;

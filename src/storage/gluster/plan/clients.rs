@@ -234,8 +234,7 @@ impl Client<'_> {
             }));
         }
         // A mount that somebody made by hand has no file: it is gone after the next boot.
-        let by_hand = state.fragment.is_empty() || state.fragment == "/proc/self/mountinfo";
-        if text.is_none() && (by_hand || !state.exists()) {
+        if text.is_none() && state.fragment.is_empty() {
             return Ok(UnitWork::Own(Some(Difference::new(field, mount_unit::unit_file(&name), "absent"))));
         }
         if is_this_volume(cluster, id, spec, &state.what) {
