@@ -124,7 +124,8 @@ pub fn status(cluster: &Cluster, fleet: &Fleet) -> Status {
     let mut seen = ask(fleet, &batches);
     // A storage whose first server did not answer asks the next.
     for id in cluster.storage.keys() {
-        let Some((servers, query)) = storage::health_query(cluster, id) else { continue };
+        let Some(backend) = storage::backend(cluster, id) else { continue };
+        let (servers, query) = backend.health_query();
         for server in servers.iter().skip(1) {
             if servers.iter().any(|server| seen.answer(server, &query).is_ok()) {
                 break;
@@ -156,7 +157,7 @@ fn ask(fleet: &Fleet, batches: &BTreeMap<HostId, Vec<Query>>) -> Observations {
 }
 
 fn mounted(cluster: &Cluster) -> impl Iterator<Item = (&StorageId, MountedDirectory)> {
-    cluster.storage.keys().filter_map(|id| match storage::probe(cluster, id)?.way {
+    cluster.storage.keys().filter_map(|id| match storage::backend(cluster, id)?.probe().way {
         Way::Mounted(directory) => Some((id, directory)),
         Way::GlusterDirect(_) => None,
     })
@@ -188,10 +189,10 @@ pub fn queries(cluster: &Cluster) -> BTreeMap<HostId, Vec<Query>> {
             batch.extend(mounted(cluster).filter_map(|(id, directory)| sizes(cluster, id, &directory)));
         }
     }
-    for id in cluster.storage.keys() {
-        let asked = storage::health_query(cluster, id);
-        if let Some((first, query)) = asked.and_then(|(hosts, query)| Some((hosts.first()?.clone(), query))) {
-            batches.entry(first).or_default().push(query);
+    for backend in storage::backends(cluster) {
+        let (servers, query) = backend.health_query();
+        if let Some(first) = servers.first() {
+            batches.entry(first.clone()).or_default().push(query);
         }
     }
     batches

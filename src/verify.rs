@@ -80,7 +80,7 @@ pub fn scope(cluster: &Cluster, hosts: &[HostId], images: Option<&[ImageId]>) ->
     hosts.dedup();
     let wanted = |id: &ImageId| images.is_none_or(|images| images.contains(id));
     let scoped = |storage: &StorageId| {
-        let probe = storage::probe(cluster, storage)?;
+        let probe = storage::backend(cluster, storage)?.probe();
         let images: Vec<ScopedImage> = cluster
             .images_on(storage)
             .filter(|image| wanted(&image.id))

@@ -69,11 +69,12 @@ fn host_status(seen: &Observations, host: &HostId, role: Role) -> HostStatus {
 }
 
 fn storage_status(cluster: &Cluster, seen: &Observations, id: &StorageId) -> StorageStatus {
-    let health = storage::health_query(cluster, id).map(|(servers, query)| {
+    let health = storage::backend(cluster, id).map(|backend| {
+        let (servers, query) = backend.health_query();
         let told = servers.iter().find_map(|server| seen.answer(server, &query).ok());
         told.map_or_else(
             || Health::unknown("no storage server answered"),
-            |answer| storage::read_health(cluster, id, answer),
+            |answer| backend.read_health(answer),
         )
     });
     let directory = mounted(cluster).find(|(other, _)| *other == id).map(|(_, directory)| directory);

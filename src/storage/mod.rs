@@ -11,7 +11,7 @@ pub mod probe;
 pub mod spec;
 
 use crate::model::{
-    AbsPath, HostId, ImageLocation, Observations, Owned, Proposal, Query, StorageId, Unknown,
+    AbsPath, Answer, HostId, ImageLocation, Observations, Owned, Proposal, Query, StorageId, Unknown,
 };
 use crate::spec::{Cluster, ImageEntry};
 
@@ -52,6 +52,12 @@ pub trait Backend {
     /// Where the servers keep this image's data themselves (its path on each brick, below an export): for looking only,
     /// when no hypervisor has the storage attached.
     fn backing(&self, image: &ImageEntry) -> Vec<(HostId, AbsPath)>;
+    /// How it is proved that all hypervisors reach the same images.
+    fn probe(&self) -> probe::Probe;
+    /// Which hosts can tell how it is doing (the first that answers is enough), and what they are asked.
+    fn health_query(&self) -> (Vec<HostId>, Query);
+    /// Reads the answer to [`Backend::health_query`].
+    fn read_health(&self, answer: &Answer) -> health::Health;
 }
 
 /// Whether a hypervisor has a storage attached.
@@ -65,36 +71,6 @@ pub enum Attached {
     Other(String),
     /// It is reached through a protocol; there is nothing to mount.
     Remote,
-}
-
-/// How one storage is proved; `None` when the file has no storage of this name.
-#[must_use]
-pub fn probe(cluster: &Cluster, id: &StorageId) -> Option<probe::Probe> {
-    Some(match cluster.storage.get(id)? {
-        spec::StorageSpec::Gluster(spec) => gluster::probe::describe(cluster, id, spec),
-    })
-}
-
-/// Which hosts can tell how a storage is doing (the first that answers is enough), and what they are asked.
-#[must_use]
-pub fn health_query(cluster: &Cluster, id: &StorageId) -> Option<(Vec<HostId>, Query)> {
-    match cluster.storage.get(id)? {
-        spec::StorageSpec::Gluster(spec) => {
-            let mut servers: Vec<HostId> = spec.bricks.iter().map(|brick| brick.host.clone()).collect();
-            servers.sort();
-            servers.dedup();
-            Some((servers, gluster::health::query(id)))
-        }
-    }
-}
-
-/// Reads the answer to [`health_query`].
-#[must_use]
-pub fn read_health(cluster: &Cluster, id: &StorageId, answer: &crate::model::Answer) -> health::Health {
-    match cluster.storage.get(id) {
-        Some(spec::StorageSpec::Gluster(_)) => gluster::health::read(id, answer),
-        None => health::Health::unknown("the file has no storage of this name"),
-    }
 }
 
 /// Asks a protocol client on this machine.

@@ -13,10 +13,12 @@ pub mod probe;
 pub mod spec;
 
 use self::spec::{Access, Arbiter, Brick, GlusterSpec};
+use super::health::Health;
 use super::mount_probe::{self, mount_table};
+use super::probe::Probe;
 use super::{Attached, Backend};
 use crate::model::{
-    AbsPath, HostId, ImageLocation, Observations, Owned, Proposal, Query, Record, StorageId, Unknown,
+    AbsPath, Answer, HostId, ImageLocation, Observations, Owned, Proposal, Query, Record, StorageId, Unknown,
 };
 use crate::spec::{Cluster, ImageEntry, Role};
 
@@ -117,6 +119,18 @@ impl Backend for Gluster<'_> {
     fn backing(&self, image: &ImageEntry) -> Vec<(HostId, AbsPath)> {
         let file = image.file_name();
         self.data_bricks().map(|brick| (brick.host.clone(), below(&brick.path, &file))).collect()
+    }
+
+    fn probe(&self) -> Probe {
+        probe::describe(self.cluster, self.id, self.spec)
+    }
+
+    fn health_query(&self) -> (Vec<HostId>, Query) {
+        (commands::server_ids(self.spec).into_iter().cloned().collect(), health::query(self.id))
+    }
+
+    fn read_health(&self, answer: &Answer) -> Health {
+        health::read(self.id, answer)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! libgfapi runs in a process of its own, started by re-executing stor with [`CHILD`]: it can hang, it takes 10 s to end
 //! in good order, and it starts threads. The child reads one job as JSON on standard input and prints one answer.
-//! Imports `spec`, `model` and `storage::probe`.
+//! Imports `host::local`, `spec`, `model` and `storage::probe`.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::commands;
 use super::gfapi::{self, Volume};
 use super::spec::{Access, GlusterSpec};
-use crate::model::{Answer, Command, Stdin, StorageId};
+use crate::host::local;
+use crate::model::{Command, Stdin, StorageId};
 use crate::spec::Cluster;
 use crate::storage::probe::{
     Client, ClientAnswer, ClientRequest, GlusterVolume, Identity, MountedDirectory, NoClient, Probe, Way,
@@ -29,13 +31,7 @@ const GLUSTERD_PORT: u16 = 24007;
 /// Describes how a volume is proved.
 #[must_use]
 pub fn describe(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec) -> Probe {
-    let address = |host| cluster.hosts.get(host).map(|host| host.address.clone());
-    let mut servers: Vec<String> = Vec::new();
-    for server in spec.bricks.iter().filter_map(|brick| address(&brick.host)) {
-        if !servers.contains(&server) {
-            servers.push(server);
-        }
-    }
+    let servers = commands::servers(cluster, spec).into_iter().map(str::to_owned).collect();
     let volume = GlusterVolume { servers, volume: id.as_str().to_owned() };
     let mut allowed = volume.servers.clone();
     allowed.extend(cluster.hypervisors().map(|host| host.address.clone()));
@@ -43,7 +39,7 @@ pub fn describe(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec) -> Probe 
     let way = match spec.access {
         Access::Mount => Way::Mounted(MountedDirectory {
             path: spec.mount.clone(),
-            fs_type: "fuse.glusterfs",
+            fs_type: commands::KERNEL_TYPE,
             sources: volume.servers.iter().map(|server| format!("{server}:/{id}")).collect(),
             pool: id.as_str().to_owned(),
             identity: Some("glusterfs.gfid.string"),
@@ -86,8 +82,7 @@ pub fn look(
         .arg(CHILD)
         .stdin(Stdin::Text(job))
         .deadline(CLIENT_DEADLINE + Duration::from_secs(1));
-    let answer =
-        ask(&command).map_err(|error| failed(format!("cannot start libgfapi's process: {error}")))?;
+    let answer = local::ask(&command).map_err(|error| failed(chain(&error)))?;
     match serde_json::from_str::<Reply>(&answer.stdout) {
         Ok(Reply::Seen(seen)) => Ok(seen),
         Ok(Reply::NotInstalled(reason)) => Err(NoClient::NotApplicable {
@@ -106,20 +101,6 @@ pub fn look(
         }
         Err(error) => Err(failed(format!("{error}: {}", answer.stderr.trim()))),
     }
-}
-
-/// Runs a program of this machine to its end, or kills it at its deadline.
-fn ask(command: &Command) -> std::io::Result<Answer> {
-    let Stdin::Text(input) = &command.stdin else { return Err(std::io::ErrorKind::InvalidInput.into()) };
-    let program = duct::cmd(command.program, &command.args).stdin_bytes(input.clone());
-    let child = program.stdout_capture().stderr_capture().unchecked().start()?;
-    let Some(output) = child.wait_timeout(command.deadline)? else {
-        child.kill()?;
-        return Ok(Answer { status: None, stdout: String::new(), stderr: String::new() });
-    };
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    Ok(Answer { status: output.status.code(), stdout, stderr })
 }
 
 /// What the child says.
