@@ -1,0 +1,211 @@
+//! What every hypervisor's libvirt says of its domains, and which storage they use: one query, and one look at definitions.
+//!
+//! Pure: queries and a parser. Imports `model`. Deciding what a domain means belongs in `guests` and `release`.
+
+use crate::model::{Command, HostId, Observations, Query, Unknown};
+
+/// What libvirt shows in one round trip: UUIDs and names, names of those that start with the host, states and disks
+/// (virsh(1), `list` and `domstats`). `--nowait` leaves out what a busy QEMU would have to be asked for.
+const ASKED: &str =
+    "list --all --uuid --name; list --all --autostart --name; domstats --state --block --nowait";
+
+/// The query that lists a hypervisor's domains.
+pub(super) fn query() -> Query {
+    Query::new(Command::new("virsh").args(["-r", ASKED]))
+}
+
+/// The query that shows disks which are no local files; `domstats` does not name those of a domain that is shut off.
+pub(super) fn sources_query() -> Query {
+    Query::new(Command::new("grep").args([
+        "-rs",
+        "--include=*.xml",
+        "-e",
+        "<source pool='",
+        "-e",
+        "<source protocol='",
+        "/etc/libvirt/qemu",
+        "/run/libvirt/qemu",
+    ]))
+}
+
+/// One domain on one hypervisor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Domain {
+    /// Name.
+    pub name: String,
+    /// UUID, lower case with hyphens.
+    pub uuid: String,
+    /// Whether it starts with the host.
+    pub autostart: bool,
+    /// Whether it runs, is paused, or is in any state but shut off or crashed.
+    pub active: bool,
+    /// What its disks are on.
+    pub disks: Vec<DiskUse>,
+}
+
+/// What a disk is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum DiskUse {
+    /// A local path.
+    Path(String),
+    /// A volume of a pool.
+    Pool(String),
+    /// A file of a GlusterFS volume through libgfapi.
+    Gluster(String),
+}
+
+/// Says why a hypervisor's domains are not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum DomainsError {
+    /// The host or its answer is unknown.
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+    /// There is no virsh.
+    #[error("host {0}: virsh was not found: libvirt is not installed")]
+    NoLibvirt(HostId),
+    /// The daemon did not answer.
+    #[error("host {host}: libvirt does not answer: {reason}")]
+    Daemon {
+        /// The host.
+        host: HostId,
+        /// virsh's own message.
+        reason: String,
+    },
+    /// The answer could not be read.
+    #[error("host {host}: virsh printed what stor cannot read: {reason}")]
+    Answer {
+        /// The host.
+        host: HostId,
+        /// What was wrong.
+        reason: String,
+    },
+}
+
+/// Reads the domains of `host`, sorted by name.
+pub(super) fn read(seen: &Observations, host: &HostId) -> Result<Vec<Domain>, DomainsError> {
+    let answer = seen.answer(host, &query())?;
+    if answer.not_found() {
+        return Err(DomainsError::NoLibvirt(host.clone()));
+    }
+    if !answer.ok() {
+        let reason = answer.stderr.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        return Err(DomainsError::Daemon { host: host.clone(), reason });
+    }
+    let mut domains = parse(&answer.stdout)
+        .map_err(|reason| DomainsError::Answer { host: host.clone(), reason: reason.to_owned() })?;
+    let sources = seen.answer(host, &sources_query())?;
+    add_sources(&sources.stdout, &mut domains);
+    Ok(domains)
+}
+
+fn parse(text: &str) -> Result<Vec<Domain>, &'static str> {
+    let mut lines = text.lines();
+    let mut domains = Vec::new();
+    for line in lines.by_ref().take_while(|line| !line.is_empty()) {
+        let (uuid, name) = line.split_once(' ').ok_or("a domain without a name")?;
+        let (name, uuid) = (name.trim_end().to_owned(), uuid.to_ascii_lowercase());
+        domains.push(Domain { name, uuid, autostart: false, active: true, disks: Vec::new() });
+    }
+    domains.sort_by(|a, b| a.name.cmp(&b.name));
+    for line in lines.by_ref().take_while(|line| !line.is_empty()) {
+        if let Some(domain) = domains.iter_mut().find(|domain| domain.name == line.trim_end()) {
+            domain.autostart = true;
+        }
+    }
+    let mut current: Option<usize> = None;
+    for line in lines {
+        if let Some(name) = line.strip_prefix("Domain: '").and_then(|rest| rest.strip_suffix('\'')) {
+            current = domains.iter().position(|domain| domain.name == name);
+        } else if let (Some(index), Some((key, value))) = (current, line.trim().split_once('=')) {
+            statistic(&mut domains[index], key, value);
+        }
+    }
+    Ok(domains)
+}
+
+/// `virDomainState`: 5 is shut off, 6 crashed; a domain that no statistic names counts as active.
+fn statistic(domain: &mut Domain, key: &str, value: &str) {
+    if key == "state.state" {
+        domain.active = !matches!(value, "5" | "6");
+    } else if key.starts_with("block.") && key.ends_with(".path") {
+        domain.disks.push(DiskUse::Path(value.to_owned()));
+    }
+}
+
+/// Reads `FILE:<source ..>` lines; libvirt calls the file `NAME.xml`.
+fn add_sources(text: &str, domains: &mut [Domain]) {
+    for line in text.lines() {
+        let Some((file, source)) = line.split_once(".xml:") else { continue };
+        let name = file.rsplit('/').next().unwrap_or("");
+        let attribute = |key: &str| {
+            let start = source.find(&format!(" {key}='"))? + key.len() + 3;
+            source[start..].split('\'').next().map(str::to_owned)
+        };
+        let used = match (attribute("pool"), attribute("protocol").as_deref(), attribute("name")) {
+            (Some(pool), _, _) => DiskUse::Pool(pool),
+            (None, Some("gluster"), Some(path)) => {
+                DiskUse::Gluster(path.split('/').next().unwrap_or("").to_owned())
+            }
+            _ => continue,
+        };
+        if let Some(domain) = domains.iter_mut().find(|domain| domain.name == name) {
+            domain.disks.push(used);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Answer, HostSeen};
+
+    fn fixture(name: &str) -> String {
+        let path = format!("{}/fixtures/outputs/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    fn observed(status: i32, stdout: &str, stderr: &str) -> Result<Vec<Domain>, DomainsError> {
+        let answer = |status, stdout: &str, stderr: &str| Answer {
+            status: Some(status),
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+        };
+        let host: HostId = "kvm1".parse().unwrap();
+        let sources = fixture("grep/debian13-libvirt11.3-domain-sources.txt");
+        let answers = [(query(), answer(status, stdout, stderr)), (sources_query(), answer(0, &sources, ""))];
+        let mut seen = Observations::default();
+        seen.insert(host.clone(), HostSeen::Answered(answers.into()));
+        read(&seen, &host)
+    }
+
+    #[test]
+    fn domains_show_state_autostart_and_what_their_disks_are_on() {
+        let domains = observed(0, &fixture("virsh/debian13-libvirt11.3-domains.txt"), "").unwrap();
+        let short: Vec<_> =
+            domains.iter().map(|d| (d.name.as_str(), d.active, d.autostart, d.disks.clone())).collect();
+        let path = DiskUse::Path("/srv/a/w.img".into());
+        assert_eq!(
+            short,
+            [
+                ("bare", false, false, vec![]),
+                ("fileguest", false, true, vec![path]),
+                ("netguest", false, false, vec![DiskUse::Gluster("gfs".into())]),
+                ("two words", false, false, vec![]),
+                ("volguest", false, false, vec![DiskUse::Pool("gfs".into())]),
+            ]
+        );
+        assert_eq!(domains[1].uuid, "531ff9fe-42ab-43ae-9a50-8098ef2e3962");
+    }
+
+    #[test]
+    fn a_hypervisor_without_domains_has_none() {
+        assert_eq!(observed(0, &fixture("virsh/debian13-libvirt11.3-domains-none.txt"), ""), Ok(vec![]));
+    }
+
+    #[test]
+    fn no_libvirt_and_a_silent_daemon_are_told_apart() {
+        assert!(matches!(observed(127, "", "sh: virsh: not found"), Err(DomainsError::NoLibvirt(_))));
+        let silent = observed(1, "", "error: failed to connect to the hypervisor\n");
+        assert!(matches!(silent, Err(DomainsError::Daemon { .. })));
+    }
+}

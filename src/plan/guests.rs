@@ -1,0 +1,199 @@
+//! Guests: defined once on the host that the file names, if no hypervisor has a domain of that name; never started here.
+//!
+//! Pure. Imports `libvirt` (domain XML), `storage` (where images are), `spec`, `model` and the scene. Where a guest runs
+//! later is the operator's matter and no difference.
+
+use std::collections::BTreeMap;
+
+use super::domains::DomainsError;
+use super::images::ImageState;
+use super::scene::Scene;
+use crate::libvirt::domain_xml::{self, DomainType, GuestDisk};
+use crate::model::{
+    Blocked, Command, Difference, Effect, Finding, FindingCode, HostId, ImageId, Owned, OwnedKind, Proposal,
+    Query, ResourceId, ResourceKind, Severity, Step, StorageId, Wave,
+};
+use crate::spec::{Accel, Autostart, Cluster, GuestDefinition, GuestEntry, GuestShape};
+
+/// The images that a guest uses.
+pub(super) fn images(guest: &GuestEntry) -> Vec<&ImageId> {
+    match &guest.definition {
+        GuestDefinition::Generated(shape) => vec![&shape.image],
+        GuestDefinition::Written { images, .. } => images.iter().collect(),
+    }
+}
+
+fn kvm() -> Query {
+    Query::new(Command::new("test").args(["-w", "/dev/kvm"]))
+}
+
+/// What has to be asked on a hypervisor: whether it offers KVM, if a guest may use it.
+pub(super) fn queries(cluster: &Cluster) -> Vec<Query> {
+    let wanted = cluster.guests.values().any(|guest| match &guest.definition {
+        GuestDefinition::Generated(shape) => shape.accel == Accel::Auto,
+        GuestDefinition::Written { .. } => false,
+    });
+    if wanted { vec![kvm()] } else { Vec::new() }
+}
+
+/// What stor would own on any hypervisor: a guest moves, its entry stays where it was first defined.
+pub(super) fn claims(cluster: &Cluster) -> Vec<Owned> {
+    cluster.guests.keys().map(|guest| Owned::new(OwnedKind::Guest, guest.as_str())).collect()
+}
+
+/// Plans all guests; `images` says which images are there or will be.
+pub(super) fn plan(scene: &Scene<'_>, images: &BTreeMap<ImageId, ImageState>) -> Proposal {
+    let mut proposal = Proposal::default();
+    for guest in scene.cluster.guests.values() {
+        match one(scene, guest, images) {
+            Ok(one) => proposal.extend(one),
+            Err(blocked) => proposal.blocked.push(*blocked),
+        }
+    }
+    proposal
+}
+
+fn subject(guest: &GuestEntry) -> ResourceId {
+    ResourceId::new(ResourceKind::Guest, &guest.id)
+}
+
+fn storage_of(scene: &Scene<'_>, guest: &GuestEntry) -> Option<StorageId> {
+    let image = scene.cluster.images.get(*images(guest).first()?)?;
+    Some(image.storage.clone())
+}
+
+fn one(
+    scene: &Scene<'_>,
+    guest: &GuestEntry,
+    images: &BTreeMap<ImageId, ImageState>,
+) -> Result<Proposal, Box<Blocked>> {
+    let mut proposal = Proposal::default();
+    let name = guest.id.as_str();
+    let found: Vec<_> = scene.domains_named(name).collect();
+    if found.is_empty() {
+        proposal.steps.extend(define(scene, guest, images)?);
+        return Ok(proposal);
+    }
+    let uuid = uuid(scene.cluster, guest);
+    let ours = |seen: &str| match &uuid {
+        Some(uuid) => uuid == seen,
+        None => scene.owned_anywhere(OwnedKind::Guest, name),
+    };
+    if let Some((host, domain)) = found.iter().find(|(_, domain)| !ours(&domain.uuid)) {
+        let reason = format!("host {host} has another domain of this name, UUID {}", domain.uuid);
+        let blocked = Blocked::new(Wave::Guest, subject(guest), reason).on(&guest.on);
+        return Err(Box::new(blocked.hint("rename that domain, or give the guest another name in the file")));
+    }
+    if found.len() > 1 {
+        proposal.findings.push(clash(guest, &found));
+    }
+    if wants_autostart(guest)
+        && let [(host, domain)] = found.as_slice()
+        && !domain.autostart
+    {
+        let why = Difference::new(format!("guest {name} autostart"), "on", "off");
+        proposal.steps.push(start_with_host(scene, guest, host).because(why));
+    }
+    Ok(proposal)
+}
+
+fn clash(guest: &GuestEntry, found: &[(&HostId, &super::domains::Domain)]) -> Finding {
+    let message = format!("guest {} is defined on {} hosts", guest.id, found.len());
+    let finding = Finding::new(Severity::Error, FindingCode::NameClash, subject(guest), message)
+        .remedy("undefine it on every host but the one where it belongs; never start it on two");
+    found.iter().fold(finding, |finding, (host, domain)| {
+        let state = if domain.active { "active" } else { "shut off" };
+        finding.evidence(format!("host {host}: {}, {state}", guest.id))
+    })
+}
+
+fn wants_autostart(guest: &GuestEntry) -> bool {
+    matches!(&guest.definition, GuestDefinition::Generated(shape) if shape.autostart == Autostart::On)
+}
+
+/// The UUID that the guest's domain has, if the file decides it.
+fn uuid(cluster: &Cluster, guest: &GuestEntry) -> Option<String> {
+    match &guest.definition {
+        GuestDefinition::Generated(_) => Some(domain_xml::guest_uuid(&cluster.name, &guest.id).to_string()),
+        GuestDefinition::Written { xml, .. } => {
+            domain_xml::read(xml).ok()?.uuid.map(|uuid| uuid.to_lowercase())
+        }
+    }
+}
+
+fn define(
+    scene: &Scene<'_>,
+    guest: &GuestEntry,
+    images: &BTreeMap<ImageId, ImageState>,
+) -> Result<Vec<Step>, Box<Blocked>> {
+    let blocked = |reason: String| Box::new(Blocked::new(Wave::Guest, subject(guest), reason).on(&guest.on));
+    for (host, domains) in &scene.domains {
+        if let Err(error) = domains {
+            let (reason, is_fact) = match error {
+                DomainsError::NoLibvirt(_) if *host != guest.on => continue,
+                error => (error.to_string(), matches!(error, DomainsError::NoLibvirt(_))),
+            };
+            let reason = format!("cannot tell whether host {host} has this guest: {reason}");
+            let mut out = *blocked(reason);
+            out.unknown = !is_fact;
+            return Err(Box::new(out));
+        }
+    }
+    for image in self::images(guest) {
+        if images.get(image) != Some(&ImageState::Ready) {
+            return Err(blocked(format!("its image {image} is blocked")));
+        }
+    }
+    let storage = storage_of(scene, guest);
+    let xml = match &guest.definition {
+        GuestDefinition::Written { xml, .. } => xml.clone(),
+        GuestDefinition::Generated(shape) => generate(scene, guest, shape)
+            .ok_or_else(|| blocked(format!("its image {} is on no storage of the file", shape.image)))?,
+    };
+    let name = guest.id.to_string();
+    let mut owned = Owned::new(OwnedKind::Guest, name.clone());
+    owned.storage = storage.as_ref().map(ToString::to_string);
+    if let Some(uuid) = uuid(scene.cluster, guest) {
+        owned = owned.with("uuid", uuid);
+    }
+    let title = format!("define guest {name} on {}, without starting it", guest.on);
+    let effect = Effect::DefineGuest { name: name.clone(), xml };
+    let mut step = Step::new(Wave::Guest, &guest.on, subject(guest), title, effect)
+        .because(Difference::new(format!("guest {name}"), "defined", "absent"))
+        .undone_by(Effect::UndefineGuest { name })
+        .owning(owned);
+    step.storage = storage;
+    let mut steps = vec![step];
+    if wants_autostart(guest) {
+        let why = Difference::new(format!("guest {} autostart", guest.id), "on", "off");
+        steps.push(start_with_host(scene, guest, &guest.on).because(why));
+    }
+    Ok(steps)
+}
+
+fn start_with_host(scene: &Scene<'_>, guest: &GuestEntry, host: &HostId) -> Step {
+    let autostart = Command::new("virsh").args(["autostart", "--", guest.id.as_str()]);
+    let title = format!("start guest {} with host {host}", guest.id);
+    let mut step = Step::new(Wave::Guest, host, subject(guest), title, Effect::Run(vec![autostart]));
+    step.storage = storage_of(scene, guest);
+    step
+}
+
+fn generate(scene: &Scene<'_>, guest: &GuestEntry, shape: &GuestShape) -> Option<String> {
+    let image = scene.cluster.images.get(&shape.image)?;
+    let location = scene.backend(&image.storage)?.locate(image);
+    let kind = match shape.accel {
+        Accel::Kvm => DomainType::Kvm,
+        Accel::Qemu => DomainType::Qemu,
+        Accel::Auto if everywhere(scene) => DomainType::Kvm,
+        Accel::Auto => DomainType::Qemu,
+    };
+    let disk = GuestDisk { location: &location, format: image.format };
+    Some(domain_xml::generate(&scene.cluster.name, &guest.id, shape, disk, kind))
+}
+
+/// Tells whether every hypervisor showed a KVM device that root may use.
+fn everywhere(scene: &Scene<'_>) -> bool {
+    let usable = |host: &HostId| scene.seen.answer(host, &kvm()).is_ok_and(|answer| answer.ok());
+    scene.cluster.hypervisors().all(|host| usable(&host.id))
+}

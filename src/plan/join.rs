@@ -1,0 +1,176 @@
+//! Joins what the parts ask for: each step once, none that stands behind something blocked, in waves, in one order.
+//!
+//! Pure. Imports `model` and the scene. What a part asks for is its own matter.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Plan;
+use super::ownership;
+use super::scene::Scene;
+use crate::model::{Blocked, Broken, Finding, HostId, Owned, Proposal, Step, StorageId, Wave};
+
+/// Steps that may run, and what may not.
+#[derive(Default)]
+pub(super) struct Joined {
+    steps: Vec<Step>,
+    blocked: BTreeSet<Blocked>,
+    findings: Vec<Finding>,
+    barriers: Barriers,
+    dropped: Vec<Owned>,
+}
+
+/// For each reach of a blocked part, the first wave in which it is blocked: whether a step stands behind any of a
+/// thousand blocked parts is then a few look-ups.
+#[derive(Default)]
+struct Barriers {
+    release: Option<Wave>,
+    hosts: BTreeMap<HostId, Wave>,
+    storage: BTreeMap<StorageId, Wave>,
+    storage_on_host: BTreeMap<(StorageId, HostId), Wave>,
+    everything: Option<Wave>,
+}
+
+impl Barriers {
+    fn add(&mut self, blocked: &Blocked) {
+        let wave = blocked.wave;
+        let first = |slot: &mut Wave| *slot = (*slot).min(wave);
+        if wave.is_release() || wave == Wave::Record {
+            self.release = Some(self.release.map_or(wave, |at| at.min(wave)));
+        }
+        if wave.is_release() {
+            return;
+        }
+        match (&blocked.storage, &blocked.host) {
+            (Some(storage), Some(host)) => {
+                let key = (storage.clone(), host.clone());
+                self.storage_on_host.entry(key).and_modify(first).or_insert(wave);
+                if wave.is_server_side() {
+                    self.storage.entry(storage.clone()).and_modify(first).or_insert(wave);
+                }
+            }
+            (Some(storage), None) => {
+                _ = self.storage.entry(storage.clone()).and_modify(first).or_insert(wave)
+            }
+            (None, Some(host)) => _ = self.hosts.entry(host.clone()).and_modify(first).or_insert(wave),
+            (None, None) => self.everything = Some(self.everything.map_or(wave, |at| at.min(wave))),
+        }
+    }
+
+    /// Tells whether something in an earlier wave that `step` stands behind is blocked.
+    fn stop(&self, step: &Step) -> bool {
+        let before = |wave: Option<&Wave>| wave.is_some_and(|wave| *wave < step.wave);
+        let removes = step.wave.is_release() || step.wave == Wave::Settle;
+        if removes && before(self.release.as_ref()) {
+            return true;
+        }
+        before(self.everything.as_ref())
+            || before(self.hosts.get(&step.host))
+            || step.storage.as_ref().is_some_and(|storage| {
+                before(self.storage.get(storage))
+                    || before(self.storage_on_host.get(&(storage.clone(), step.host.clone())))
+            })
+    }
+}
+
+/// Joins a proposal.
+pub(super) fn join(proposal: Proposal) -> Joined {
+    let mut joined = Joined::default();
+    joined.add(proposal);
+    joined
+}
+
+impl Joined {
+    /// Tells whether a step would stand behind something blocked.
+    pub fn is_broken(&self, step: &Step) -> bool {
+        self.barriers.stop(step)
+    }
+
+    /// Adds what another part asks for; parts that block others come before them.
+    pub fn add(&mut self, proposal: Proposal) {
+        for blocked in proposal.blocked {
+            self.barriers.add(&blocked);
+            self.blocked.insert(blocked);
+        }
+        self.findings.extend(proposal.findings);
+        let mut steps = proposal.steps;
+        steps.sort_by_key(|step| step.wave);
+        for step in steps {
+            if self.barriers.stop(&step) {
+                let waiting = self.waiting(&step);
+                self.barriers.add(&waiting);
+                self.blocked.insert(waiting);
+                self.dropped.extend(step.forgets);
+            } else {
+                self.steps.push(step);
+            }
+        }
+    }
+
+    /// Says what a dropped step waits for: the first blocked part that it stands behind.
+    fn waiting(&self, step: &Step) -> Blocked {
+        let cause = self.blocked.iter().find(|blocked| {
+            let broken =
+                Broken { wave: blocked.wave, host: blocked.host.as_ref(), storage: blocked.storage.as_ref() };
+            blocked.wave < step.wave && (broken.stops(step) || blocked.wave == Wave::Record)
+        });
+        let reason = match cause {
+            Some(Blocked { subject, host: Some(host), .. }) => format!("waits for {subject} on {host}"),
+            Some(Blocked { subject, host: None, .. }) => format!("waits for {subject}"),
+            None => "waits for a part that is blocked".to_owned(),
+        };
+        let mut blocked = Blocked::new(step.wave, step.subject.clone(), reason).on(&step.host);
+        blocked.unknown = cause.is_some_and(|cause| cause.unknown);
+        blocked.storage.clone_from(&step.storage);
+        blocked
+    }
+
+    /// Makes the plan: merges, adds the record steps, sorts.
+    pub fn finish(mut self, scene: &Scene<'_>, released: &BTreeMap<HostId, Vec<Owned>>) -> Plan {
+        let mut steps = merged(std::mem::take(&mut self.steps));
+        let kept = |entry: &&Owned| !self.dropped.iter().any(|dropped| dropped.same_resource(entry));
+        let forgotten: BTreeMap<HostId, Vec<Owned>> = released
+            .iter()
+            .map(|(host, entries)| (host.clone(), entries.iter().filter(kept).cloned().collect()))
+            .collect();
+        steps.extend(ownership::records(scene, &steps, &forgotten));
+        steps.sort_by(|a, b| (a.wave, &a.host).cmp(&(b.wave, &b.host)));
+        let mut waves: Vec<(Wave, Vec<Step>)> = Vec::new();
+        for step in steps {
+            match waves.last_mut() {
+                Some((wave, steps)) if *wave == step.wave => steps.push(step),
+                _ => waves.push((step.wave, vec![step])),
+            }
+        }
+        self.findings.sort_by(|a, b| (&a.subject, a.code, &a.host).cmp(&(&b.subject, b.code, &b.host)));
+        self.findings.dedup();
+        Plan { waves, blocked: self.blocked.into_iter().collect(), findings: self.findings }
+    }
+}
+
+/// Merges steps that do the same on the same host in the same wave; two storages may need one package.
+///
+/// A merged step that serves several storages serves none in particular: its failure stops its host.
+fn merged(mut steps: Vec<Step>) -> Vec<Step> {
+    steps.sort_by(|a, b| (a.wave, &a.host).cmp(&(b.wave, &b.host)));
+    let mut out: Vec<Step> = Vec::with_capacity(steps.len());
+    let mut group = 0;
+    for step in steps {
+        if out.last().is_some_and(|last| (last.wave, &last.host) != (step.wave, &step.host)) {
+            group = out.len();
+        }
+        let same = |other: &&mut Step| other.effect == step.effect && other.owns == step.owns;
+        match out[group..].iter_mut().find(same) {
+            None => out.push(step),
+            Some(other) => {
+                if other.storage != step.storage {
+                    other.storage = None;
+                }
+                other.why.extend(step.why);
+                other.why.sort();
+                other.why.dedup();
+                other.risk = other.risk.max(step.risk);
+            }
+        }
+    }
+    out
+}

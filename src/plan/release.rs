@@ -1,0 +1,289 @@
+//! What stor made and the file no longer asks for: how each kind is removed, and what keeps it from being removed.
+//!
+//! Pure. Imports `storage` (commands that remove), `model` and the scene. Removal steps may run again after having been
+//! interrupted, because an entry is forgotten only when all of its steps have run (`ownership`). Data stays unless the
+//! user named its storage.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::DeleteData;
+use super::domains::DomainsError;
+use super::scene::Scene;
+use super::users::{self, InUse};
+use crate::model::{
+    AbsPath, BlockSpec, Blocked, Command, Difference, Effect, FileMode, HostId, Owned, OwnedKind, Proposal,
+    ResourceId, ResourceKind, Risk, Step, StorageId, Wave,
+};
+use crate::storage::{gluster, mount_unit};
+
+/// What becomes of data that the file no longer asks for.
+#[derive(Clone, Copy)]
+pub(super) enum Data<'a> {
+    /// It stays, and stor keeps knowing it as its own: the user may still have it deleted by name.
+    Keep,
+    /// stor leaves: named data is deleted, all other data is the user's from now on.
+    Leave(&'a DeleteData),
+}
+
+/// What one part of the record is removed by.
+#[derive(Default)]
+pub(super) struct Release {
+    /// Steps and blocked parts.
+    pub proposal: Proposal,
+    /// Entries that their hosts' records forget, unless a step that removes them does not run.
+    pub forgotten: BTreeMap<HostId, Vec<Owned>>,
+}
+
+/// Plans the removal of every recorded entry that `claims` does not name.
+pub(super) fn plan(scene: &Scene<'_>, claims: &BTreeMap<HostId, Vec<Owned>>, data: Data<'_>) -> Release {
+    let mut going: BTreeMap<&HostId, Vec<&Owned>> = BTreeMap::new();
+    for (host, record) in &scene.records {
+        let Ok(record) = record else { continue };
+        let claimed: BTreeSet<(OwnedKind, &str)> =
+            claims.get(host).into_iter().flatten().map(|entry| (entry.kind, entry.name.as_str())).collect();
+        let left: Vec<&Owned> = record
+            .owned
+            .iter()
+            .filter(|entry| !claimed.contains(&(entry.kind, entry.name.as_str())))
+            .filter(|entry| !(is_data(entry) && matches!(data, Data::Keep)))
+            .collect();
+        if !left.is_empty() {
+            going.insert(host, left);
+        }
+    }
+    let held = users::of(scene, &going);
+    let mut release = Release::default();
+    release.proposal.blocked.extend(held.iter().flat_map(|(storage, uses)| uses.blocked(storage)));
+    for (host, entries) in &going {
+        // Deeper paths first: a directory is empty only when what stor made in it is gone.
+        let mut entries = entries.clone();
+        entries.sort_by(|a, b| (a.kind, &b.name).cmp(&(b.kind, &a.name)));
+        for entry in entries {
+            if entry.storage.as_deref().is_some_and(|storage| held.contains_key(storage)) {
+                continue;
+            }
+            match steps(scene, host, entry, data) {
+                Ok(steps) => {
+                    release.proposal.steps.extend(steps);
+                    release.forgotten.entry((*host).clone()).or_default().push(entry.clone());
+                }
+                Err(blocked) => release.proposal.blocked.push(*blocked),
+            }
+        }
+    }
+    release
+}
+
+/// Tells whether an entry stands for the user's data.
+pub(super) fn is_data(entry: &Owned) -> bool {
+    matches!(entry.kind, OwnedKind::Image | OwnedKind::DataDirectory)
+}
+
+/// One removal in the making.
+struct Removal<'a> {
+    host: &'a HostId,
+    entry: &'a Owned,
+    kind: ResourceKind,
+}
+
+impl Removal<'_> {
+    fn step(&self, wave: Wave, title: String, effect: Effect) -> Step {
+        let subject = ResourceId::new(self.kind, &self.entry.name);
+        let field = subject.to_string();
+        let mut step = Step::new(wave, self.host, subject, title, effect)
+            .because(Difference::new(field, "absent", "made by stor"))
+            .risking(Risk::Disruptive)
+            .forgetting(self.entry.clone());
+        step.storage = self.entry.storage.as_deref().and_then(|name| StorageId::new(name).ok());
+        step
+    }
+
+    fn path(&self) -> Result<AbsPath, Box<Blocked>> {
+        AbsPath::new(&*self.entry.name).map_err(|error| {
+            let subject = ResourceId::new(self.kind, &self.entry.name);
+            Box::new(Blocked::new(Wave::ReleaseHost, subject, error).on(self.host))
+        })
+    }
+}
+
+fn steps(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> Result<Vec<Step>, Box<Blocked>> {
+    let name = entry.name.as_str();
+    let removal = |kind| Removal { host, entry, kind };
+    let run =
+        |kind, wave, title: String, commands| vec![removal(kind).step(wave, title, Effect::Run(commands))];
+    Ok(match entry.kind {
+        OwnedKind::Guest => guest(scene, &removal(ResourceKind::Guest))?,
+        OwnedKind::Pool => {
+            let effect = Effect::RemovePool { name: name.to_owned() };
+            vec![removal(ResourceKind::Pool).step(Wave::ReleasePool, format!("remove pool {name}"), effect)]
+        }
+        OwnedKind::Unit => {
+            let title = format!("stop and remove {name}");
+            run(ResourceKind::Mount, Wave::ReleaseMount, title, mount_unit::remove(name))
+        }
+        OwnedKind::File => file(&removal(ResourceKind::Host))?,
+        OwnedKind::Block => block(scene, &removal(ResourceKind::Trust))?,
+        OwnedKind::GlusterVolume => {
+            let title = format!("stop and delete volume {name}, its bricks keep their data");
+            run(ResourceKind::Volume, Wave::ReleaseExport, title, gluster::commands::stop_and_delete(name))
+        }
+        OwnedKind::GlusterPeer => {
+            let title = format!("detach peer {name}");
+            run(ResourceKind::Peer, Wave::ReleaseService, title, gluster::commands::detach(name))
+        }
+        OwnedKind::Service => {
+            let disable = Command::new("systemctl").args(["disable", "--quiet", "--now", "--", name]);
+            run(ResourceKind::Service, Wave::ReleaseHost, format!("stop and disable {name}"), vec![disable])
+        }
+        OwnedKind::Directory => {
+            let path = removal(ResourceKind::Directory).path()?;
+            let title = format!("remove directory {path} if it is empty");
+            run(ResourceKind::Directory, Wave::ReleaseHost, title, remove_directory(&path).into())
+        }
+        OwnedKind::DataDirectory => data_directory(&removal(ResourceKind::Brick), data)?,
+        OwnedKind::Image => image(scene, &removal(ResourceKind::Image), data)?,
+    })
+}
+
+/// A guest is undefined where it is now, and only when it is shut off and still the one that stor defined.
+fn guest(scene: &Scene<'_>, removal: &Removal<'_>) -> Result<Vec<Step>, Box<Blocked>> {
+    let (name, uuid) = (removal.entry.name.as_str(), removal.entry.detail.get("uuid"));
+    let subject = || ResourceId::new(ResourceKind::Guest, name);
+    let unknown = |error: &DomainsError| !matches!(error, DomainsError::NoLibvirt(_));
+    let domains = &scene.domains;
+    if let Some((host, Err(error))) = domains.iter().find(|(_, seen)| seen.as_ref().is_err_and(unknown)) {
+        return Err(Box::new(Blocked::unknown(Wave::ReleaseGuest, subject(), error).on(host)));
+    }
+    let ours = |uuid_seen: &str| uuid.is_none_or(|uuid| uuid == uuid_seen);
+    let mut steps = Vec::new();
+    for (host, domain) in scene.domains_named(name).filter(|(_, domain)| ours(&domain.uuid)) {
+        if domain.active {
+            let reason = format!("guest {name} runs on {host}");
+            let hint = format!("shut it down first, e.g. virsh shutdown {name}");
+            return Err(Box::new(Blocked::new(Wave::ReleaseGuest, subject(), reason).on(host).hint(hint)));
+        }
+        let effect = Effect::UndefineGuest { name: name.to_owned() };
+        let title = format!("undefine guest {name}, its image stays");
+        let mut step = removal.step(Wave::ReleaseGuest, title, effect);
+        step.host = host.clone();
+        steps.push(step);
+    }
+    Ok(steps)
+}
+
+fn file(removal: &Removal<'_>) -> Result<Vec<Step>, Box<Blocked>> {
+    let mut paths = vec![removal.path()?];
+    paths.extend(removal.entry.detail.get("companion").and_then(|path| AbsPath::new(&**path).ok()));
+    let title = format!("remove {}", removal.entry.name);
+    Ok(vec![removal.step(Wave::ReleaseMount, title, Effect::RemoveFiles(paths))])
+}
+
+/// The block goes; the file goes with it only if stor made the file and nobody wrote anything else into it.
+fn block(scene: &Scene<'_>, removal: &Removal<'_>) -> Result<Vec<Step>, Box<Blocked>> {
+    let path = removal.path()?;
+    let marker = removal.entry.detail.get("marker").map_or(scene.cluster.name.as_str(), String::as_str);
+    let spec =
+        BlockSpec { path: path.clone(), mode: FileMode(0o600), marker: marker.to_owned(), lines: None };
+    let title = format!("remove stor's block from {path}");
+    let mut steps = vec![removal.step(Wave::ReleaseMount, title, Effect::EditBlock(spec))];
+    if removal.entry.detail.contains_key("created") {
+        let directory = path.parent();
+        let make = Command::new("mkdir").args(["-p", "--", directory.as_str()]);
+        let find = Command::new("find").args([directory.as_str(), "-maxdepth", "1", "-path", path.as_str()]);
+        let commands = vec![make, find.args(["-type", "f", "-empty", "-delete"])];
+        let title = format!("remove {path} if nothing else is in it");
+        steps.push(removal.step(Wave::ReleaseMount, title, Effect::Run(commands)));
+    }
+    Ok(steps)
+}
+
+/// `rmdir` fails for a directory that is gone already; `mkdir -p` before it makes the pair repeatable.
+fn remove_directory(path: &AbsPath) -> [Command; 2] {
+    [
+        Command::new("mkdir").args(["-p", "--", path.as_str()]),
+        Command::new("rmdir").args(["--ignore-fail-on-non-empty", "--", path.as_str()]),
+    ]
+}
+
+fn is_named(removal: &Removal<'_>, data: Data<'_>) -> bool {
+    match (data, removal.entry.storage.as_deref().map(StorageId::new)) {
+        (Data::Leave(named), Some(Ok(storage))) => named.0.contains(&storage),
+        _ => false,
+    }
+}
+
+fn data_directory(removal: &Removal<'_>, data: Data<'_>) -> Result<Vec<Step>, Box<Blocked>> {
+    if !is_named(removal, data) {
+        return Ok(Vec::new());
+    }
+    let path = removal.path()?;
+    let remove = Command::new("rm").args(["-rf", "--one-file-system", "--", path.as_str()]);
+    let remove = remove.deadline(DELETE_DEADLINE);
+    let title = format!("delete {path} with everything in it");
+    Ok(vec![removal.step(Wave::ReleaseHost, title, Effect::Run(vec![remove])).risking(Risk::DataLoss)])
+}
+
+/// Deadline for deleting a brick's files.
+const DELETE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// An image is deleted through its mount, before that goes; where nothing is mounted it goes with the bricks, or stays.
+fn image(scene: &Scene<'_>, removal: &Removal<'_>, data: Data<'_>) -> Result<Vec<Step>, Box<Blocked>> {
+    use crate::storage::Attached;
+    let Some(Ok(storage)) = removal.entry.storage.as_deref().map(StorageId::new) else {
+        return Ok(Vec::new());
+    };
+    let attached = scene.backend(&storage).map(|backend| backend.attached(removal.host, scene.seen));
+    let (true, Some(Ok(Attached::Yes)), Ok(path)) = (is_named(removal, data), attached, removal.path())
+    else {
+        return Ok(Vec::new());
+    };
+    let title = format!("delete image {path}");
+    let effect = Effect::RemoveFiles(vec![path]);
+    Ok(vec![removal.step(Wave::ReleaseGuest, title, effect).risking(Risk::DataLoss)])
+}
+
+/// Refuses names for deletion of which stor owns no data.
+pub(super) fn unknown_names(scene: &Scene<'_>, delete: &DeleteData) -> Vec<Blocked> {
+    let known = |storage: &&StorageId| {
+        let mut records = scene.records.values().flatten();
+        records.any(|record| {
+            record
+                .owned
+                .iter()
+                .any(|entry| is_data(entry) && entry.storage.as_deref() == Some(storage.as_str()))
+        })
+    };
+    let refuse = |storage: &StorageId| {
+        let subject = ResourceId::new(ResourceKind::Storage, storage);
+        Blocked::new(
+            Wave::Record,
+            subject,
+            "stor owns no data of this storage on the hosts that it could ask",
+        )
+        .hint("see --delete-data: it takes the names of storage that stor created data for")
+    };
+    delete.0.iter().filter(|storage| !known(storage)).map(refuse).collect()
+}
+
+/// Says that storage cannot go because guests use it, or because nobody knows whether they do.
+impl InUse {
+    fn blocked(&self, storage: &str) -> Option<Blocked> {
+        let subject = ResourceId::new(ResourceKind::Storage, storage);
+        let blocked = match self {
+            Self::Unknown(reason) => {
+                let reason = format!("cannot tell whether guests use it: {reason}");
+                Blocked::unknown(Wave::ReleaseGuest, subject, reason)
+            }
+            Self::By(guests) => {
+                let reason = format!("guests use it: {}", guests.join(", "));
+                Blocked::new(Wave::ReleaseGuest, subject, reason).hint(
+                    "shut these guests down and undefine those that stor did not define, or keep the storage",
+                )
+            }
+        };
+        Some(match StorageId::new(storage) {
+            Ok(id) => blocked.serving(&id),
+            Err(_) => blocked,
+        })
+    }
+}

@@ -1,0 +1,52 @@
+//! What every part of the planner looks at: the cluster, what the hosts showed, their records and their domains.
+//!
+//! Pure. Imports `storage`, `spec` and `model`. Reads the shared facts once, so that every part sees the same.
+
+use std::collections::BTreeMap;
+
+use super::domains::{self, Domain, DomainsError};
+use crate::model::{HostId, Observations, OwnedKind, Record, RecordError, StorageId};
+use crate::spec::Cluster;
+use crate::storage::Backend;
+
+/// One round of observations with the facts that more than one part needs.
+pub(super) struct Scene<'a> {
+    /// The file.
+    pub cluster: &'a Cluster,
+    /// What the hosts answered.
+    pub seen: &'a Observations,
+    /// One per storage entry, sorted by name.
+    pub backends: &'a [Box<dyn Backend + 'a>],
+    /// Each host's ownership record.
+    pub records: BTreeMap<HostId, Result<Record, RecordError>>,
+    /// Each hypervisor's domains.
+    pub domains: BTreeMap<HostId, Result<Vec<Domain>, DomainsError>>,
+}
+
+impl<'a> Scene<'a> {
+    /// Reads the shared facts.
+    pub fn new(cluster: &'a Cluster, seen: &'a Observations, backends: &'a [Box<dyn Backend + 'a>]) -> Self {
+        let records =
+            cluster.hosts.keys().map(|host| (host.clone(), Record::observed(seen, &cluster.name, host)));
+        let domains = cluster.hypervisors().map(|host| (host.id.clone(), domains::read(seen, &host.id)));
+        Self { cluster, seen, backends, records: records.collect(), domains: domains.collect() }
+    }
+
+    /// The backend of one storage entry.
+    pub fn backend(&self, storage: &StorageId) -> Option<&dyn Backend> {
+        self.backends.iter().find(|backend| backend.id() == storage).map(|backend| &**backend)
+    }
+
+    /// Tells whether any host's record says that stor made this.
+    pub fn owned_anywhere(&self, kind: OwnedKind, name: &str) -> bool {
+        self.records.values().flatten().any(|record| record.owns(kind, name))
+    }
+
+    /// The hypervisors that have a domain of this name, sorted.
+    pub fn domains_named<'s>(&'s self, name: &'s str) -> impl Iterator<Item = (&'s HostId, &'s Domain)> {
+        self.domains.iter().filter_map(move |(host, domains)| {
+            let domain = domains.as_ref().ok()?.iter().find(|domain| domain.name == name)?;
+            Some((host, domain))
+        })
+    }
+}

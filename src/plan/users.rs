@@ -1,0 +1,108 @@
+//! Which guests use storage that is about to go.
+//!
+//! Pure. Imports `model` and the scene. A guest of stor's own that is shut off and goes as well is no user.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::domains::{DiskUse, Domain};
+use super::scene::Scene;
+use crate::model::{AbsPath, HostId, Owned, OwnedKind};
+
+/// Why storage cannot go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum InUse {
+    /// These guests use it, each as `web1 on kvm1 (running)`, sorted.
+    By(Vec<String>),
+    /// A hypervisor did not say which guests it has.
+    Unknown(String),
+}
+
+/// What belongs to one storage that is about to go.
+#[derive(Default)]
+struct Going<'a> {
+    paths: BTreeSet<AbsPath>,
+    pools: BTreeSet<&'a str>,
+    volumes: BTreeSet<&'a str>,
+    guests: BTreeSet<&'a str>,
+}
+
+/// The storage that is in use, among what `going` names.
+pub(super) fn of(scene: &Scene<'_>, going: &BTreeMap<&HostId, Vec<&Owned>>) -> BTreeMap<String, InUse> {
+    let mut storages: BTreeMap<&str, Going<'_>> = BTreeMap::new();
+    for entry in going.values().flatten() {
+        let Some(storage) = entry.storage.as_deref() else { continue };
+        storages.entry(storage).or_default().add(entry);
+    }
+    let own: BTreeSet<&str> = going
+        .values()
+        .flatten()
+        .filter(|entry| entry.kind == OwnedKind::Guest)
+        .map(|entry| entry.name.as_str())
+        .collect();
+    let used = storages
+        .into_iter()
+        .filter_map(|(storage, what)| Some((storage.to_owned(), what.in_use(scene, storage, &own)?)));
+    used.collect()
+}
+
+impl<'a> Going<'a> {
+    fn add(&mut self, entry: &'a Owned) {
+        let name = entry.name.as_str();
+        match entry.kind {
+            OwnedKind::Pool => {
+                self.pools.insert(name);
+            }
+            OwnedKind::GlusterVolume => {
+                self.volumes.insert(name);
+            }
+            OwnedKind::Guest => {
+                self.guests.insert(name);
+            }
+            _ => {}
+        }
+        let texts = entry.detail.values().map(String::as_str).chain([name]);
+        self.paths.extend(texts.filter_map(|text| AbsPath::new(text).ok()));
+    }
+
+    fn in_use(&self, scene: &Scene<'_>, storage: &str, own: &BTreeSet<&str>) -> Option<InUse> {
+        // What only a guest entry names is no storage that goes.
+        if self.pools.is_empty() && self.volumes.is_empty() && self.paths.is_empty() {
+            return None;
+        }
+        let mut users = Vec::new();
+        for (host, domains) in &scene.domains {
+            let domains = match domains {
+                Ok(domains) => domains,
+                Err(super::domains::DomainsError::NoLibvirt(_)) => continue,
+                Err(error) => return Some(InUse::Unknown(error.to_string())),
+            };
+            for domain in domains.iter().filter(|domain| self.is_user(scene, storage, domain)) {
+                let state = if domain.active { "running" } else { "defined" };
+                if domain.active || !own.contains(domain.name.as_str()) {
+                    users.push(format!("{} on {host} ({state})", domain.name));
+                }
+            }
+        }
+        users.sort();
+        (!users.is_empty()).then_some(InUse::By(users))
+    }
+
+    fn is_user(&self, scene: &Scene<'_>, storage: &str, domain: &Domain) -> bool {
+        let by_file = scene
+            .cluster
+            .guests
+            .values()
+            .filter(|guest| guest.id.as_str() == domain.name)
+            .flat_map(|guest| super::guests::images(guest))
+            .filter_map(|image| scene.cluster.images.get(image))
+            .any(|image| image.storage.as_str() == storage);
+        by_file
+            || self.guests.contains(domain.name.as_str())
+            || domain.disks.iter().any(|disk| match disk {
+                DiskUse::Path(path) => AbsPath::new(path.as_str())
+                    .is_ok_and(|path| self.paths.iter().any(|root| path.is_within(root))),
+                DiskUse::Pool(pool) => self.pools.contains(pool.as_str()),
+                DiskUse::Gluster(volume) => self.volumes.contains(volume.as_str()),
+            })
+    }
+}
