@@ -148,4 +148,3 @@ fn destroy_with<'a>(
     proposal.blocked.extend(release::unknown_names(&scene, delete));
     join::join(proposal).finish(&scene, &released.forgotten)
 }
-
