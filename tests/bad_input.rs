@@ -1,6 +1,7 @@
 //! Cluster files that are wrong: each ends in errors that name line and column, and show the lines.
 //!
 //! One file under `fixtures/bad` per kind of error; the snapshots are what a user sees, without colour, 100 columns wide.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,5 +47,73 @@ fn every_bad_file_is_explained_at_its_place() {
             );
         }
         insta::assert_snapshot!(name, shown);
+    }
+}
+
+#[test]
+fn a_missing_file_names_the_way_out() {
+    let error = spec::load(Path::new("/nowhere/cluster.yaml")).unwrap_err();
+    let shown = render(&error);
+    assert!(shown.contains("cluster file /nowhere/cluster.yaml: cannot be read"), "{shown}");
+    assert!(shown.contains("No such file or directory") && shown.contains("stor init"), "{shown}");
+}
+
+#[test]
+fn a_file_that_is_no_text_names_line_and_byte() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), b"version: 1\nname: caf\xe9\n").unwrap();
+    let error = spec::load(file.path()).unwrap_err();
+    assert!(error.to_string().ends_with("not UTF-8 text at line 2, byte 10"), "{error}");
+}
+
+#[test]
+fn what_is_shown_of_a_file_cannot_steer_the_terminal() {
+    let text = "version: 1\nname: \"\u{9b}31m \u{202e}\"\nhosts: {\u{7f}a: {}}\n";
+    let shown = render(&spec::parse(text, &bad(), "\u{1b}[31mfile").unwrap_err());
+    let harmful = |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
+    assert!(!shown.contains(harmful), "{shown:?}");
+}
+
+/// The places where a good file is cut and what is put there.
+fn spoil(text: &str, cuts: &[(usize, usize, String)]) -> String {
+    let mut text: Vec<char> = text.chars().collect();
+    for (at, len, word) in cuts {
+        let start = at % (text.len() + 1);
+        let end = (start + len).min(text.len());
+        text.splice(start..end, word.chars());
+    }
+    text.into_iter().collect()
+}
+
+fn harmless(text: &str) {
+    if let Err(error) = spec::parse(text, &bad(), "any.yaml") {
+        assert!(!render(&error).is_empty() && !error.problems().is_empty());
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn no_text_makes_it_panic(text in proptest::prelude::any::<String>()) {
+        harmless(&text);
+    }
+
+    #[test]
+    fn no_yaml_makes_it_panic(words in proptest::collection::vec(
+        proptest::sample::select(vec![
+            "version", "name", "hosts", "storage", "gluster", "images", "guests", "boot", ": ", ":", "\n", "\n  ", "\n    ",
+            "- ", "{", "}", "[", "]", ", ", "&a ", "*a", "<<", "1", "x", "\"", "'", "|", ">", "~", "#", "---", "? ", "!t ", "é",
+        ]),
+        0..60,
+    )) {
+        harmless(&words.concat());
+    }
+
+    #[test]
+    fn no_spoilt_cluster_makes_it_panic(
+        cuts in proptest::collection::vec((0..4000_usize, 0..12_usize, "[ -~\n\té]{0,6}"), 1..4)
+    ) {
+        harmless(&spoil(include_str!("../fixtures/good/full.yaml"), &cuts));
     }
 }

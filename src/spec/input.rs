@@ -14,6 +14,9 @@ use serde_saphyr::{Location, Spanned};
 
 use super::problem::{Problem, Problems};
 
+/// The most bytes of a word: what the kernel takes as a path (PATH_MAX).
+const WORD_MAX: usize = 4095;
+
 /// A place in the cluster file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
@@ -71,6 +74,8 @@ impl<T: JsonSchema> JsonSchema for At<T> {
 
 /// A type that one word of the file stands for.
 pub trait Scalar: FromStr<Err: fmt::Display> {
+    /// What such a word is called.
+    const KIND: &'static str;
     /// ECMA 262 regular expression of the words that are allowed, for the JSON Schema. [`FromStr`] decides.
     const PATTERN: &'static str;
     /// JSON types in which an editor may meet the word.
@@ -90,6 +95,16 @@ pub struct Text<T> {
 impl<T: Scalar> Text<T> {
     /// Parses the word; what is wrong with it becomes a problem of `subject`.
     pub fn parse(&self, subject: impl fmt::Display, problems: &mut Problems) -> Option<T> {
+        let len = self.text.len();
+        if len > WORD_MAX {
+            problems.add(|| {
+                Problem::new(
+                    self.place,
+                    format!("{subject}: {len} bytes are too long, at most {WORD_MAX} are allowed"),
+                )
+            });
+            return None;
+        }
         match self.text.parse() {
             Ok(value) => Some(value),
             Err(why) => {
@@ -122,8 +137,8 @@ impl<T: Scalar> JsonSchema for Text<T> {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         match T::JSON_TYPES {
-            [one] => json_schema!({ "type": one, "pattern": T::PATTERN }),
-            several => json_schema!({ "type": several, "pattern": T::PATTERN }),
+            [one] => json_schema!({ "title": T::KIND, "type": one, "pattern": T::PATTERN }),
+            several => json_schema!({ "title": T::KIND, "type": several, "pattern": T::PATTERN }),
         }
     }
 }

@@ -12,6 +12,7 @@ mod files;
 pub mod input;
 pub mod problem;
 mod raw;
+mod reference;
 mod resolve;
 pub mod scalar;
 mod schema;
@@ -29,8 +30,12 @@ pub use cluster::{
 };
 pub use error::{Invalid, SpecError};
 pub use problem::Problem;
+pub use reference::reference;
 pub use resolve::{Declared, number};
 pub use schema::schema;
+
+/// What `stor init` writes: a commented cluster file that `stor check` accepts.
+pub const TEMPLATE: &str = include_str!("template.yaml");
 
 /// The most bytes that a cluster file may have.
 pub const FILE_MAX: u64 = 4 << 20;

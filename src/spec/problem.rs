@@ -12,6 +12,9 @@ use super::input::Place;
 /// The most problems that are kept; the rest is counted.
 pub const MOST: usize = 100;
 
+/// The most characters of a message.
+const LONGEST: usize = 400;
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -37,7 +40,7 @@ impl Problem {
         Self {
             line: place.line,
             column: place.column,
-            message: message.into(),
+            message: shorten(message.into()),
             hint: None,
             place,
             related: None,
@@ -64,6 +67,15 @@ impl Problem {
         self.related = Some((place, what.into()));
         self
     }
+}
+
+/// Cuts a message that quotes an endless word.
+fn shorten(mut message: String) -> String {
+    if let Some((at, _)) = message.char_indices().nth(LONGEST) {
+        message.truncate(at);
+        message.push_str(" ...");
+    }
+    message
 }
 
 impl fmt::Display for Problem {

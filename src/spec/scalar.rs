@@ -11,12 +11,15 @@ use super::input::Scalar;
 use crate::model::{AbsPath, ByteSize, Rate, id};
 
 impl<K> Scalar for id::Id<K> {
+    const KIND: &'static str = "name";
     const PATTERN: &'static str = "^[a-z0-9][a-z0-9-]{0,62}$";
 }
 impl Scalar for ByteSize {
+    const KIND: &'static str = "size";
     const PATTERN: &'static str = "^[0-9]{1,18} *(TiB|GiB|MiB|KiB|TB|GB|MB|kB|B)$";
 }
 impl Scalar for AbsPath {
+    const KIND: &'static str = "absolute path";
     const PATTERN: &'static str = "^/[A-Za-z0-9/._+@=-]*$";
 }
 
@@ -71,6 +74,7 @@ fn form(text: &str, expected: &'static str) -> ScalarError {
 pub struct Address(String);
 
 impl Scalar for Address {
+    const KIND: &'static str = "address";
     const PATTERN: &'static str =
         r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$";
 }
@@ -114,6 +118,7 @@ impl fmt::Display for Address {
 pub struct Login(pub String);
 
 impl Scalar for Login {
+    const KIND: &'static str = "login name";
     const PATTERN: &'static str = "^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,255}$";
 }
 impl FromStr for Login {
@@ -133,6 +138,7 @@ impl FromStr for Login {
 pub struct LocalFile(pub String);
 
 impl Scalar for LocalFile {
+    const KIND: &'static str = "file";
     const PATTERN: &'static str = r#"^[^\u0000-\u001f\u007f"%$]+$"#;
 }
 impl FromStr for LocalFile {
@@ -152,6 +158,7 @@ impl FromStr for LocalFile {
 pub struct Interface(pub String);
 
 impl Scalar for Interface {
+    const KIND: &'static str = "interface name";
     const PATTERN: &'static str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$";
 }
 impl FromStr for Interface {
@@ -173,6 +180,7 @@ impl FromStr for Interface {
 pub struct Mac(pub String);
 
 impl Scalar for Mac {
+    const KIND: &'static str = "MAC address";
     const PATTERN: &'static str = "^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$";
 }
 impl FromStr for Mac {
@@ -196,6 +204,7 @@ impl FromStr for Mac {
 pub struct KernelLine(pub String);
 
 impl Scalar for KernelLine {
+    const KIND: &'static str = "text";
     const PATTERN: &'static str = "^[ -~]{0,2047}$";
 }
 impl FromStr for KernelLine {
@@ -213,6 +222,7 @@ impl FromStr for KernelLine {
 pub struct Bandwidth(pub Option<Rate>);
 
 impl Scalar for Bandwidth {
+    const KIND: &'static str = "rate";
     const PATTERN: &'static str = "^(none|[0-9]{1,18} *(TiB|GiB|MiB|KiB|TB|GB|MB|kB|B|Gbit|Mbit|kbit)/s)$";
 }
 impl FromStr for Bandwidth {
@@ -227,6 +237,7 @@ impl FromStr for Bandwidth {
 pub struct Span(pub Duration);
 
 impl Scalar for Span {
+    const KIND: &'static str = "duration";
     const PATTERN: &'static str = "^[0-9]{1,9} *(ms|s|m|h|d)( *[0-9]{1,9} *(ms|s|m|h|d))*$";
 }
 impl FromStr for Span {

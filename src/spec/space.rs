@@ -56,10 +56,10 @@ impl fmt::Display for Claim {
     }
 }
 
-/// All claims of a cluster file.
+/// All claims of a cluster file, by `HOST:/PATH`; a mount is on every hypervisor and has no host.
 #[derive(Debug, Default)]
 pub struct Space {
-    served: BTreeMap<HostId, BTreeMap<String, Claim>>,
+    served: BTreeMap<String, (HostId, Claim)>,
     mounts: BTreeMap<String, Claim>,
 }
 
@@ -74,54 +74,69 @@ impl Space {
         problems: &mut Problems,
     ) {
         let claim = Claim { place, owner, what };
-        if allowed(path, &claim, problems) {
-            let on_host = self.served.entry(host.clone()).or_default();
-            insert(on_host, path, claim, &format!("host {host}: "), problems);
+        if !allowed(path, &claim, problems) {
+            return;
+        }
+        let key = format!("{host}:{path}");
+        match self.served.get(&key) {
+            Some((_, first)) => twice(&format!("host {host}: {path}"), first, &claim, problems),
+            None => drop(self.served.insert(key, (host.clone(), claim))),
         }
     }
 
     /// Claims a directory on every hypervisor, to mount storage on.
     pub fn mount(&mut self, path: &AbsPath, place: Place, owner: String, problems: &mut Problems) {
         let claim = Claim { place, owner, what: "mount" };
-        if allowed(path, &claim, problems) {
-            insert(&mut self.mounts, path, claim, "", problems);
+        if !allowed(path, &claim, problems) {
+            return;
+        }
+        let key = format!(":{path}");
+        match self.mounts.get(&key) {
+            Some(first) => twice(path.as_str(), first, &claim, problems),
+            None => drop(self.mounts.insert(key, claim)),
         }
     }
 
     /// Reports claims that lie inside one another.
     pub fn check(&self, is_hypervisor: impl Fn(&HostId) -> bool, problems: &mut Problems) {
         let mut on_hypervisors = BTreeMap::new();
-        for (host, served) in &self.served {
+        for (key, (host, claim)) in &self.served {
             let prefix = format!("host {host}: ");
-            for (path, claim) in served {
-                if let Some((outer, other)) = above(path).find_map(|outer| served.get_key_value(outer)) {
-                    nested(&prefix, (path, claim), (outer, other), problems);
-                }
-                if is_hypervisor(host) {
-                    on_hypervisors.insert(path.as_str(), claim.clone());
-                    let mounted = std::iter::once(path.as_str()).chain(above(path));
-                    if let Some((outer, other)) =
-                        mounted.into_iter().find_map(|at| self.mounts.get_key_value(at))
-                    {
-                        nested(&prefix, (path, claim), (outer, other), problems);
-                    }
+            if let Some((outer, (_, other))) = above(key).find_map(|outer| self.served.get_key_value(outer)) {
+                nested(&prefix, (key, claim), (outer, other), problems);
+            }
+            if is_hypervisor(host) {
+                let on_any = &key[host.as_str().len()..];
+                on_hypervisors.insert(on_any, claim);
+                let at_or_above = std::iter::once(on_any).chain(above(on_any));
+                if let Some((outer, other)) =
+                    at_or_above.into_iter().find_map(|at| self.mounts.get_key_value(at))
+                {
+                    nested(&prefix, (key, claim), (outer, other), problems);
                 }
             }
         }
-        for (path, claim) in &self.mounts {
-            if let Some((outer, other)) = above(path).find_map(|outer| self.mounts.get_key_value(outer)) {
-                nested("", (path, claim), (outer, other), problems);
+        for (key, claim) in &self.mounts {
+            if let Some((outer, other)) = above(key).find_map(|outer| self.mounts.get_key_value(outer)) {
+                nested("", (key, claim), (outer, other), problems);
             }
-            if let Some((outer, other)) = above(path).find_map(|outer| on_hypervisors.get_key_value(outer)) {
-                nested("", (path, claim), (outer, other), problems);
+            if let Some((outer, other)) = above(key).find_map(|outer| on_hypervisors.get_key_value(outer)) {
+                nested("", (key, claim), (outer, other), problems);
             }
         }
     }
 }
 
-/// The directories above a path, nearest first, without `/`.
-fn above(path: &str) -> impl Iterator<Item = &str> {
-    path.rmatch_indices('/').map(|(at, _)| &path[..at]).filter(|outer| !outer.is_empty())
+/// The directories above the one of a key, or of a path, nearest first, without `/`.
+fn above(key: &str) -> impl Iterator<Item = &str> {
+    key.rmatch_indices('/')
+        .map(|(at, _)| &key[..at])
+        .filter(|outer| !outer.is_empty() && !outer.ends_with(':'))
+}
+
+/// The path of a key.
+fn path_of(key: &str) -> &str {
+    key.split_once(':').map_or(key, |(_, path)| path)
 }
 
 fn allowed(path: &AbsPath, claim: &Claim, problems: &mut Problems) -> bool {
@@ -145,33 +160,16 @@ fn allowed(path: &AbsPath, claim: &Claim, problems: &mut Problems) -> bool {
     !system && text.len() <= LONGEST
 }
 
-fn insert(
-    claims: &mut BTreeMap<String, Claim>,
-    path: &AbsPath,
-    claim: Claim,
-    prefix: &str,
-    problems: &mut Problems,
-) {
-    match claims.get(path.as_str()) {
-        None => {
-            claims.insert(path.as_str().to_owned(), claim);
-        }
-        Some(first) => problems.add(|| {
-            let message = format!("{prefix}{path} is used twice: {first}, {claim}");
-            Problem::new(claim.place, message)
-                .and(first.place, "first used here")
-                .hint("give each a directory of its own")
-        }),
-    }
+fn twice(what: &str, first: &Claim, second: &Claim, problems: &mut Problems) {
+    problems.add(|| {
+        Problem::new(second.place, format!("{what} is used twice: {first}, {second}"))
+            .and(first.place, "first used here")
+            .hint("give each a directory of its own")
+    });
 }
 
-fn nested(
-    prefix: &str,
-    inner: (&String, &Claim),
-    outer: (&(impl AsRef<str> + ?Sized), &Claim),
-    problems: &mut Problems,
-) {
-    let ((path, claim), (over, other)) = (inner, (outer.0.as_ref(), outer.1));
+fn nested(prefix: &str, inner: (&str, &Claim), outer: (&str, &Claim), problems: &mut Problems) {
+    let ((path, claim), (over, other)) = ((path_of(inner.0), inner.1), (path_of(outer.0), outer.1));
     problems.add(|| {
         let how = if path == over { "is also" } else { "lies inside" };
         let message = format!("{prefix}{path} ({claim}) {how} {over} ({other})");

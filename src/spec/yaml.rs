@@ -12,8 +12,10 @@ use super::problem::{Problem, Problems};
 use super::raw::RawCluster;
 use super::shape;
 
-/// Most values in a file; 10,000 hosts with a guest each have about 200,000.
-const NODES_MAX: usize = 250_000;
+/// Most values in a file; 1,000 hosts with 5,000 guests have about 100,000.
+const NODES_MAX: usize = 150_000;
+/// Most events that aliases may repeat; a merge key in each of 10,000 entries repeats about 80,000.
+const REPLAY_MAX: usize = 100_000;
 /// Deepest nesting; the file itself needs 6.
 const DEPTH_MAX: usize = 32;
 
@@ -22,19 +24,20 @@ fn options() -> Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: DEPTH_MAX,
-            flow_nesting_limit: DEPTH_MAX,
+            // The scanner looks this many characters ahead; the limit that counts is max_depth.
+            flow_nesting_limit: 1_100,
             max_nodes: NODES_MAX,
             max_events: 2 * NODES_MAX,
             max_documents: 1,
             max_aliases: 10_000,
             max_anchors: 1_000,
             max_merge_keys: 10_000,
-            max_recorded_anchor_events: NODES_MAX,
+            max_recorded_anchor_events: REPLAY_MAX,
             max_recorded_anchor_bytes: 8 << 20,
             max_total_scalar_bytes: 8 << 20,
         },
         alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: NODES_MAX,
+            max_total_replayed_events: REPLAY_MAX,
             max_replay_stack_depth: 8,
         },
         duplicate_keys: DuplicateKeyPolicy::Error,

@@ -111,6 +111,7 @@ pub struct RawGluster {
 pub struct BrickWord(Brick);
 
 impl Scalar for BrickWord {
+    const KIND: &'static str = "brick";
     const PATTERN: &'static str = "^[a-z0-9][a-z0-9-]{0,62}:/[A-Za-z0-9/._+@=-]*$";
 }
 impl FromStr for BrickWord {
@@ -131,7 +132,8 @@ impl FromStr for BrickWord {
 pub struct OptionName(String);
 
 impl Scalar for OptionName {
-    const PATTERN: &'static str = r"^[a-z0-9-]+(\.[a-z0-9-]+)+$";
+    const KIND: &'static str = "option name";
+    const PATTERN: &'static str = r"^[a-z0-9][a-z0-9-]*(\.[a-z0-9-]+)+$";
 }
 impl FromStr for OptionName {
     type Err = ScalarError;
@@ -158,6 +160,7 @@ impl FromStr for OptionName {
 pub struct OptionValue(String);
 
 impl Scalar for OptionValue {
+    const KIND: &'static str = "text or number";
     const PATTERN: &'static str = "^(?!--)[!-~]([ -~]{0,1022}[!-~])?$";
     const JSON_TYPES: &'static [&'static str] = &["string", "number", "boolean"];
 }
@@ -232,7 +235,9 @@ impl RawGluster {
             });
         }
         for brick in bricks.iter().flatten() {
-            declared.host(&brick.value.0.host, brick.place, &subject);
+            if declared.host(&brick.value.0.host, brick.place, &subject).is_none() {
+                continue;
+            }
             let Brick { host, path } = &brick.value.0;
             declared.space.serve(
                 (host, path),
