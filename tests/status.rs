@@ -1,9 +1,9 @@
 //! Status from what hosts answered: facts are shown, and what is unknown is never shown as absent.
 
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 #[path = "verify/world.rs"]
-#[allow(dead_code, reason = "shared with the tests of verify")]
+#[expect(dead_code, reason = "shared with the tests of verify")]
 mod world;
 
 use std::collections::BTreeMap;

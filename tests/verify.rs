@@ -1,6 +1,6 @@
 //! Verify on a fake fleet: every failure names its host and its cause, and nothing is left or written elsewhere.
 
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 #[path = "verify/world.rs"]
 mod world;
