@@ -125,25 +125,21 @@ mod tests {
         dir_pool(&StorageId::new("gfs").unwrap(), &AbsPath::new(path).unwrap())
     }
 
-    /// What libvirt makes of the XML above (`virsh pool-dumpxml`), with another spelling of the path.
-    const DUMPED: &str = "<pool type='dir'>
-  <name>gfs</name>
-  <uuid>5A9C3C35-0D86-4A8E-8A35-5E3A6E0C7E11</uuid>
-  <capacity unit='bytes'>8589934592</capacity>
-  <source>
-  </source>
-  <target>
-    <path>/var/lib//libvirt/images/gfs/</path>
-    <permissions><mode>0755</mode><owner>0</owner><group>0</group></permissions>
-  </target>
-</pool>";
+    /// What libvirt makes of [`gfs`] on the usual path (`virsh pool-dumpxml`).
+    const DUMPED: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/fixtures/outputs/virsh/debian13-libvirt11.3-pool-dir.xml"
+    ));
+    const PATH: &str = "/var/lib/libvirt/images/gfs";
 
     #[test]
     fn what_libvirt_adds_and_a_trailing_slash_make_no_difference() {
-        let desired = parse(&gfs("/var/lib/libvirt/images/gfs")).unwrap();
+        let desired = parse(&gfs(PATH)).unwrap();
         let observed = parse(DUMPED).unwrap();
         assert_eq!(desired.differences(&observed), vec![]);
-        assert_eq!(observed.uuid.as_deref(), Some("5a9c3c35-0d86-4a8e-8a35-5e3a6e0c7e11"));
+        assert_eq!(observed.uuid.as_deref(), Some("42465c9d-3f0b-4ee9-a992-7ebee9bbd921"));
+        let otherwise_spelt = DUMPED.replace(PATH, "/var/lib//libvirt/images/gfs/");
+        assert_eq!(desired.differences(&parse(&otherwise_spelt).unwrap()), vec![]);
     }
 
     #[test]

@@ -19,6 +19,9 @@ fn the_longest_gap_between_replies_is_found_and_other_lines_are_passed_over() {
 ";
     let seen = figures(output).unwrap();
     assert_eq!((seen.replies, seen.longest_gap), (4, Duration::from_millis(420)));
+    let real = include_str!("../../fixtures/outputs/ping/debian12-iputils20221126-migration.txt");
+    let seen = figures(real).unwrap();
+    assert_eq!((seen.replies, seen.longest_gap), (72, Duration::from_micros(197536)));
     assert_eq!(figures("PING\n[1.000001] 64 bytes from x: icmp_seq=1\n"), None);
 }
 

@@ -146,6 +146,10 @@ fn guest_cases() -> Vec<Case> {
         case("old definition there", Code::NameClash, Advice, |w| {
             w.connector.put(&host("kvm2"), &xml(&w.cluster), DomainState::ShutOff).unwrap();
         }),
+        case("left half started by a broken migration", Code::NameClash, Error, |w| {
+            w.connector.put(&host("kvm2"), &xml(&w.cluster), DomainState::ShutOff).unwrap();
+            w.connector.daemon(&host("kvm2"), |d| d.domains.get_mut("web1").unwrap().persistent = false);
+        }),
         case("paused by its user", Code::GuestPaused, Advice, |w| {
             w.connector.put(&host("kvm1"), &xml(&w.cluster), DomainState::Paused(PauseReason::User)).unwrap();
         }),

@@ -77,6 +77,15 @@ fn what_is_generated_is_read_back() {
 }
 
 #[test]
+fn what_libvirt_made_of_a_generated_guest_is_read_as_it_was_meant() {
+    let live = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/fixtures/outputs/virsh/debian13-libvirt11.3-domain-live.xml"
+    ));
+    insta::assert_snapshot!(serde_json::to_string_pretty(&read(live).unwrap()).unwrap());
+}
+
+#[test]
 fn everything_that_ties_a_guest_to_its_host_is_seen() {
     let xml = "<domain type='kvm'><name>x</name><memory unit='GiB'>2</memory>
       <os><type arch='x86_64' machine='pc-q35-9.2'>hvm</type><loader readonly='yes'>/usr/share/OVMF/c.fd</loader></os>

@@ -1,5 +1,12 @@
 use super::*;
 
+/// Output of a real tool on Debian 13, captured in the lab.
+macro_rules! fixture {
+    ($name:literal) => {
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/outputs/", $name))
+    };
+}
+
 fn ok(text: &str) -> Answer {
     Answer { status: Some(0), stdout: text.to_owned(), stderr: String::new() }
 }
@@ -10,48 +17,68 @@ fn failed(status: i32, stderr: &str) -> Answer {
 
 #[test]
 fn a_file_that_is_missing_is_an_answer_and_a_hung_mount_is_none() {
-    let missing = failed(1, "stat: cannot statx '/x/web1.img': No such file or directory");
+    let missing = failed(1, fixture!("stat/debian13-coreutils9.7-missing.stderr"));
     assert_eq!(stat(Some(&missing)), Ok(None));
     let hung = Answer { status: None, stdout: String::new(), stderr: String::new() };
     assert_eq!(stat(Some(&hung)), Err("`stat` did not finish in time".to_owned()));
-    let stale = failed(1, "stat: cannot statx '/x/web1.img': Transport endpoint is not connected");
-    assert!(stat(Some(&stale)).unwrap_err().ends_with("Transport endpoint is not connected"));
-    assert_eq!(
-        stat(Some(&ok("1099511627777 1073741824\n"))),
-        Ok(Some(Stat { inode: 1_099_511_627_777, size: 1 << 30 }))
-    );
+    let broken = failed(1, "stat: cannot statx '/x/web1.img': Transport endpoint is not connected");
+    assert!(stat(Some(&broken)).unwrap_err().ends_with("Transport endpoint is not connected"));
+    let image = ok(fixture!("stat/debian13-coreutils9.7-image.txt"));
+    assert_eq!(stat(Some(&image)), Ok(Some(Stat { inode: 10_715_299_376_853_924_695, size: 64 << 20 })));
     assert!(stat(Some(&ok("what\n"))).is_err());
 }
 
 #[test]
 fn a_directory_that_is_missing_has_no_mount_and_the_upper_one_of_two_mounts_counts() {
+    let read = |text| mount(Some(&ok(text))).unwrap().map(|mount| (mount.target, mount.source, mount.kind));
+    let words = |a: &str, b: &str, c: &str| Some((a.to_owned(), b.to_owned(), c.to_owned()));
+    assert_eq!(
+        read(fixture!("findmnt/debian13-util-linux2.41-gluster.json")),
+        words("/var/lib/libvirt/images/gfs", "10.77.0.11:/gfs", "fuse.glusterfs")
+    );
+    assert_eq!(
+        read(fixture!("findmnt/debian13-util-linux2.41-not-mounted.json")),
+        words("/", "lv-kvm1", "overlay")
+    );
+    assert_eq!(
+        read(fixture!("findmnt/debian13-util-linux2.41-two-on-top.json")),
+        words("/srv/p2", "upper", "tmpfs")
+    );
     assert_eq!(mount(Some(&failed(1, ""))), Ok(None));
     assert!(mount(Some(&failed(127, "findmnt: not found"))).is_err());
-    let two = r#"{"filesystems":[{"target":"/m","source":"/dev/vda1","fstype":"ext4","options":"rw"},
-        {"target":"/m","source":"10.77.0.11:/gfs","fstype":"fuse.glusterfs","options":"rw,relatime"}]}"#;
-    assert_eq!(mount(Some(&ok(two))).unwrap().map(|mount| mount.kind), Some("fuse.glusterfs".to_owned()));
 }
 
 #[test]
 fn only_the_host_itself_proves_that_a_port_can_be_reached() {
     let said = |text: &str| port(Some(&failed(255, text)));
-    assert_eq!(
-        said("ssh: connect to host 10.77.0.22 port 49215: Connection refused\r\n"),
-        PortSeen::Reachable
-    );
-    for text in ["Connection timed out", "No route to host", "Network is unreachable"] {
-        let blocked = said(&format!("ssh: connect to host 10.77.0.22 port 49215: {text}"));
-        assert!(matches!(blocked, PortSeen::Blocked(_)), "{text}");
+    assert_eq!(said(fixture!("ssh/debian13-openssh10.0-refused.stderr")), PortSeen::Reachable);
+    assert_eq!(said(fixture!("ssh/debian13-openssh10.0-listener-silent.stderr")), PortSeen::Reachable);
+    for text in [
+        fixture!("ssh/debian13-openssh10.0-dropped.stderr"),
+        fixture!("ssh/debian13-openssh10.0-rejected.stderr"),
+        "ssh: connect to host 10.77.0.22 port 49215: Network is unreachable",
+    ] {
+        assert!(matches!(said(text), PortSeen::Blocked(_)), "{text}");
     }
-    assert!(matches!(said("ssh: command not found"), PortSeen::Unclear(_)));
-    assert_eq!(said("Connection timed out during banner exchange"), PortSeen::Reachable);
+    assert!(matches!(said("sh: 1: ssh: not found"), PortSeen::Unclear(_)));
 }
 
 #[test]
 fn a_device_that_is_no_bridge_is_not_taken_for_one() {
-    assert!(!is_bridge(&ok(r#"[{"ifname":"br0","linkinfo":{"info_kind":"veth"}}]"#)));
-    assert!(!is_bridge(&ok(r#"[{"ifname":"br0"}]"#)));
+    assert!(is_bridge(&ok(fixture!("ip/debian13-iproute2-6.15-bridge.json"))));
+    assert!(!is_bridge(&ok(fixture!("ip/debian13-iproute2-6.15-veth.json"))));
     assert!(!is_bridge(&failed(1, "Device \"br0\" does not exist.")));
+}
+
+#[test]
+fn memory_pools_and_the_host_uuid_are_read() {
+    let meminfo = memory_available(fixture!("meminfo/linux6.18.txt")).unwrap();
+    assert!(meminfo.bytes() > 1 << 30, "{meminfo}");
+    assert!(memory_available("MemTotal: 1 kB\n").is_err());
+    let pools = names(fixture!("virsh/debian13-libvirt11.3-pool-list-name.txt"));
+    assert_eq!(pools.into_iter().collect::<Vec<_>>(), vec!["gfs"]);
+    let uuid = host_uuid(fixture!("virsh/debian13-libvirt11.3-capabilities.xml")).unwrap();
+    assert_eq!(uuid, "bac50dd0-7731-a444-4e8f-71c6d0c0c4f7");
 }
 
 #[test]

@@ -108,7 +108,14 @@ pub(super) fn name_clash(guest: &GuestFacts, to: &HostFacts, out: &mut Vec<Findi
     for other in &to.domains {
         let same_name = other.name == guest.domain.name;
         let same_uuid = other.uuid == guest.domain.uuid;
+        let stuck = same_uuid && !other.state.is_active() && !other.persistent;
         let (severity, message) = match (same_name, same_uuid) {
+            // Seen with libvirt 11.3 after the destination lost its network and storage in the middle of a migration.
+            (true, true) if stuck => (
+                Severity::Error,
+                "a broken migration left the guest half started in the destination's libvirt daemon"
+                    .to_owned(),
+            ),
             (true, true) if !other.state.is_active() => (
                 Severity::Advice,
                 "the destination has an old definition of this guest, which the migration replaces"
@@ -123,13 +130,18 @@ pub(super) fn name_clash(guest: &GuestFacts, to: &HostFacts, out: &mut Vec<Findi
             }
             (false, false) => continue,
         };
+        let remedy = if stuck {
+            format!("`systemctl restart libvirtd` on {}; its guests run on", to.host)
+        } else {
+            format!("rename or undefine that guest on {}", to.host)
+        };
         out.push(
             guest
                 .finding(severity, FindingCode::NameClash, message)
                 .on(&to.host)
                 .evidence(format!("the guest: {} {}", guest.domain.name, guest.domain.uuid))
                 .evidence(format!("host {}: {} {} {:?}", to.host, other.name, other.uuid, other.state))
-                .remedy(format!("rename or undefine that guest on {}", to.host)),
+                .remedy(remedy),
         );
     }
 }

@@ -181,3 +181,27 @@ fn knows_machine(capabilities: &str, arch: &str, machine: &str) -> Result<bool, 
         });
     Ok(known)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPABILITIES: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/fixtures/outputs/virsh/debian13-libvirt11.3-capabilities.xml"
+    ));
+
+    #[test]
+    fn machine_types_and_their_aliases_are_known_by_architecture() {
+        let knows = |arch, machine| knows_machine(CAPABILITIES, arch, machine).unwrap();
+        assert!(knows("x86_64", "pc-q35-10.0") && knows("x86_64", "q35") && knows("i686", "pc-q35-10.0"));
+        assert!(!knows("x86_64", "pc-q35-11.0") && !knows("aarch64", "virt"));
+        assert!(knows_machine("<capabilities>", "x86_64", "q35").is_err());
+    }
+
+    #[test]
+    fn the_host_cpu_is_the_first_cpu_of_the_capabilities() {
+        let cpu = host_cpu(CAPABILITIES).unwrap();
+        assert!(cpu.contains("<arch>x86_64</arch>") && cpu.ends_with("</cpu>"), "{cpu}");
+    }
+}
