@@ -3,10 +3,17 @@
 //! [`Host`] is one machine as stor reaches it; [`Fleet`] all of them. Imports `model` and `spec` (how to log in).
 //! What to ask or run is decided elsewhere.
 
+mod batch;
 pub mod block;
+mod config;
+mod diagnose;
 pub mod fake;
+mod files;
 pub mod local;
+mod lock;
+mod process;
 pub mod quote;
+pub mod ssh;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -18,6 +18,20 @@ pub fn word(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
+/// Quotes bytes that need not be UTF-8, always in quotes.
+#[must_use]
+pub(super) fn bytes(text: &[u8]) -> Vec<u8> {
+    let mut out = vec![b'\''];
+    for byte in text {
+        match byte {
+            b'\'' => out.extend(br"'\''"),
+            other => out.push(*other),
+        }
+    }
+    out.push(b'\'');
+    out
+}
+
 /// Quotes a command's program and arguments, separated by blanks.
 #[must_use]
 pub fn line(command: &Command) -> String {

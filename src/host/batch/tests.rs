@@ -1,0 +1,64 @@
+use super::*;
+
+fn reply(text: &[u8]) -> Result<Option<Reply>, ReplyError> {
+    read_reply(&mut &*text)
+}
+
+#[test]
+fn noise_of_a_login_shell_before_the_reply_is_skipped() {
+    let text = b"Welcome!\nno newline\n%stor-begin 1\nok 1\n 0\n 3 /run/stor-x/0o\n 0 /run/stor-x/0e\n 3 total\na\nb";
+    let Some(Reply::Ended(ended)) = reply(text).unwrap() else { panic!("no answers") };
+    assert_eq!(ended[0], Ended { status: Some(0), stdout: b"a\nb".to_vec(), stderr: Vec::new() });
+}
+
+#[test]
+fn a_reply_that_breaks_off_is_an_error_and_never_half_an_answer() {
+    let whole = b"%stor-begin 1\nok 2\n 0 3\n 2 a\n 0 b\n 0 c\n 1 d\n 3 total\n\xff\x00x";
+    assert!(matches!(reply(whole).unwrap(), Some(Reply::Ended(_))));
+    for end in 0..whole.len() {
+        match reply(&whole[..end]) {
+            Ok(None) => assert!(end < 14, "{end}"),
+            Ok(Some(got)) => panic!("{got:?} at {end}"),
+            Err(_) => assert!(end >= 13, "{end}"),
+        }
+    }
+}
+
+#[test]
+fn lengths_that_do_not_add_up_or_are_huge_are_refused() {
+    for text in [
+        "%stor-begin 1\nok 1\n 0\n 1 a\n 1 b\n 3 total\nabc",
+        "%stor-begin 1\nok 1\n 0\n 99999999999 a\n 0 b\n 99999999999 total\n",
+        "%stor-begin 1\nok 1\n 0 0\n 0 a\n 0 b\n 0 total\n",
+        "%stor-begin 1\nok x\n",
+        "%stor-begin 1\nwhat\n",
+    ] {
+        assert!(matches!(reply(text.as_bytes()), Err(ReplyError::Malformed(_))), "{text}");
+    }
+}
+
+#[test]
+fn a_deadline_and_a_signal_are_no_exit_status() {
+    for (status, expected) in
+        [(0, Some(0)), (1, Some(1)), (127, Some(127)), (124, None), (137, None), (255, Some(255))]
+    {
+        assert_eq!(exit_status(status), expected, "{status}");
+    }
+}
+
+#[test]
+fn a_script_cut_anywhere_runs_nothing() {
+    let job = Job {
+        argv: vec!["touch".into(), "/nowhere/x".into()],
+        stdin: Some(b"it's\n}\n".to_vec()),
+        deadline: Duration::from_secs(1),
+        words: String::new(),
+    };
+    let whole = script(&[job], Frame::Queries);
+    for end in (2..whole.len() - 2).step_by(7) {
+        let output =
+            duct::cmd("sh", ["-s"]).stdin_bytes(&whole[..end]).stdout_capture().stderr_capture().unchecked();
+        let output = output.run().unwrap();
+        assert!(output.stdout.is_empty() && !output.status.success(), "cut at {end}");
+    }
+}
