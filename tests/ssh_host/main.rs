@@ -29,7 +29,10 @@ fn a_batch_answers_in_order_with_every_status_and_output() {
     let answers = host.query(&batch).unwrap();
     assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
     assert_eq!((answers[0].status, answers[0].stdout.as_str()), (Some(0), "first\n"));
-    assert_eq!((answers[1].status, answers[1].stdout.as_str(), answers[1].stderr.as_str()), (Some(3), "out\n", "err\n"));
+    assert_eq!(
+        (answers[1].status, answers[1].stdout.as_str(), answers[1].stderr.as_str()),
+        (Some(3), "out\n", "err\n")
+    );
     assert!(answers[2].not_found());
     assert_eq!(answers[3].status, None);
     assert_eq!(answers[4].status, None);

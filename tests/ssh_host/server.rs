@@ -24,7 +24,10 @@ impl Server {
     /// Starts sshd; `extra` are lines of `sshd_config`.
     pub fn start(extra: &str) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "these tests start an sshd and need root");
-        assert!(Path::new("/usr/sbin/sshd").exists(), "these tests need sshd: apt-get install openssh-server");
+        assert!(
+            Path::new("/usr/sbin/sshd").exists(),
+            "these tests need sshd: apt-get install openssh-server"
+        );
         fs::create_dir_all("/run/sshd").unwrap();
         let dir = tempfile::Builder::new().prefix("stor-sshd-").tempdir_in("/tmp").unwrap();
         // sshd reads authorized keys as the user who logs in.
@@ -130,10 +133,7 @@ impl Drop for Server {
 }
 
 fn keygen(path: &Path) {
-    let status = Command::new("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-        .arg(path)
-        .status()
-        .unwrap();
+    let status =
+        Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path).status().unwrap();
     assert!(status.success());
 }
