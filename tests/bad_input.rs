@@ -68,7 +68,7 @@ fn a_file_that_is_no_text_names_line_and_byte() {
 
 #[test]
 fn what_is_shown_of_a_file_cannot_steer_the_terminal() {
-    let text = "version: 1\nname: \"\u{9b}31m \u{202e}\"\nhosts: {\u{7f}a: {}}\n";
+    let text = "version: 1\nname: \"\u{9b}31m \u{202e}\"\nhosts: {\u{7f}a: {}}\r\n#a\rb\r\n";
     let shown = render(&spec::parse(text, &bad(), "\u{1b}[31mfile").unwrap_err());
     let harmful = |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
     assert!(!shown.contains(harmful), "{shown:?}");

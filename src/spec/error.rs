@@ -163,7 +163,8 @@ impl Source {
 /// Replaces what a terminal would obey by something of the same length in UTF-8.
 fn printable(c: char) -> char {
     match c {
-        '\n' | '\t' | '\r' => c,
+        '\n' | '\t' => c,
+        '\r' => ' ',
         '\u{80}'..='\u{9f}' => '¿',
         '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
             '\u{fffd}'
@@ -190,7 +191,11 @@ impl SourceCode for Source {
             let (start, end) = self.bounds(line, line);
             end - start <= LINE_SHOWN
         });
-        // Without context miette only wants to know line and column of the span itself.
+        // miette asks whether two places can be shown together; far apart on long lines they cannot.
+        if !fits && before + after > 0 && (first != last || span.len() > LINE_SHOWN) {
+            return Err(MietteError::OutOfBounds);
+        }
+        // Without context it only wants to know line and column of the span itself.
         let (line, (from, to)) = match (before + after, fits) {
             (0, _) => (first, (span.offset(), end)),
             (_, true) => (shown.0, self.bounds(shown.0, shown.1)),

@@ -15,6 +15,9 @@ pub const MOST: usize = 100;
 /// The most characters of a message.
 const LONGEST: usize = 400;
 
+/// The most bytes that a label underlines.
+const LABEL_MAX: usize = 80;
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -94,7 +97,7 @@ impl Diagnostic for Problem {
         if self.place.line == 0 {
             return None;
         }
-        let span = |place: &Place| (place.offset, place.len);
+        let span = |place: &Place| (place.offset, place.len.min(LABEL_MAX));
         let first = LabeledSpan::new_primary_with_span(None, span(&self.place));
         let second = self
             .related
