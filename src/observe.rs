@@ -56,7 +56,9 @@ fn each<T: Send>(
     let hosts: Vec<HostId> = batches.keys().cloned().collect();
     fleet.each(&hosts, |id| match fleet.host(id) {
         Some(host) => ask(host.as_ref(), &batches[id]),
-        None => Err(HostError::Protocol { host: id.clone(), reason: "the cluster has no such host".to_owned() }),
+        None => {
+            Err(HostError::Protocol { host: id.clone(), reason: "the cluster has no such host".to_owned() })
+        }
     })
 }
 

@@ -357,7 +357,18 @@ mod tests {
     }
 
     const NAMES: [&str; 13] = [
-        "init", "check", "plan", "apply", "verify", "status", "start", "migrate", "run", "destroy", "schema",
-        "completions", "man",
+        "init",
+        "check",
+        "plan",
+        "apply",
+        "verify",
+        "status",
+        "start",
+        "migrate",
+        "run",
+        "destroy",
+        "schema",
+        "completions",
+        "man",
     ];
 }

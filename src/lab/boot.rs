@@ -40,7 +40,10 @@ fn container(groups: &Groups, lab: &ClusterName, host: &HostId, files: &HostFile
         .arg(format!("--machine={}", names::machine(lab, host)))
         .arg(format!("--hostname={host}"))
         .arg(format!("--directory={}", word(&files.root())))
-        .arg(format!("--network-namespace-path={}", word(&names::namespace_file(&names::host_namespace(lab, host)))))
+        .arg(format!(
+            "--network-namespace-path={}",
+            word(&names::namespace_file(&names::host_namespace(lab, host)))
+        ))
         .args(["--capability=all", "--resolv-conf=off", "--timezone=off", "--link-journal=no"])
         // Never /dev/kvm: on nested machines it can exist, open, and then hang any guest.
         .args(["--bind=/dev/fuse", "--bind=/dev/net/tun"])
@@ -60,7 +63,13 @@ fn overlay(root: &Path, files: &HostFiles) -> String {
 ///
 /// # Errors
 /// [`LabError::System`] when a mount, the control group or the program fails. Whether the host then boots is seen later.
-pub(super) fn start(groups: &Groups, lab: &ClusterName, host: &HostId, files: &HostFiles, root: &Path) -> Result<(), LabError> {
+pub(super) fn start(
+    groups: &Groups,
+    lab: &ClusterName,
+    host: &HostId,
+    files: &HostFiles,
+    root: &Path,
+) -> Result<(), LabError> {
     state::make_directory(&files.root(), 0o755)?;
     state::make_directory(&files.work(), 0o755)?;
     // A volatile overlay leaves this mark so that a crash is noticed at the next mount; see `overlay`.

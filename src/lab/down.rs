@@ -107,7 +107,8 @@ fn end_masters(control: &Path) -> Result<(), LabError> {
         let is_socket = fs::symlink_metadata(&socket).is_ok_and(|found| found.file_type().is_socket());
         if is_socket {
             let path = format!("-oControlPath={}", word(&socket));
-            let ended = process::succeeds(&Command::new("ssh").args(["-F", "none", "-O", "exit", &path, "lab"]))?;
+            let ended =
+                process::succeeds(&Command::new("ssh").args(["-F", "none", "-O", "exit", &path, "lab"]))?;
             tracing::debug!(socket = %socket.display(), ended, "ssh master");
         }
     }
@@ -148,7 +149,9 @@ fn stop_hosts(
     groups.remove_parent(lab)?;
     // What never reached its group, because `up` was killed in between.
     let left: Vec<_> = running.into_iter().map(|(_, process)| process).collect();
-    end_processes(lab, || left.iter().filter(|process| process.is_alive()).map(|process| process.pid()).collect())
+    end_processes(lab, || {
+        left.iter().filter(|process| process.is_alive()).map(|process| process.pid()).collect()
+    })
 }
 
 /// Ends the processes that `find` gives, asked first and then killed, until it gives none.
@@ -167,7 +170,9 @@ fn end_processes(lab: &ClusterName, find: impl Fn() -> BTreeSet<Pid>) -> Result<
     }
     match find() {
         left if left.is_empty() => Ok(()),
-        left => Err(LabError::Survivors { lab: lab.clone(), pids: left.into_iter().map(Pid::as_raw).collect() }),
+        left => {
+            Err(LabError::Survivors { lab: lab.clone(), pids: left.into_iter().map(Pid::as_raw).collect() })
+        }
     }
 }
 

@@ -224,12 +224,14 @@ impl LabError {
             Self::Space { .. } | Self::Directory { .. } => {
                 Some("set STOR_LAB_DIR (hosts and their data) and STOR_LAB_CACHE to other directories".into())
             }
-            Self::Address { .. } | Self::Subnets { .. } => {
-                Some("the lab rehearses clusters whose hosts have IPv4 addresses in one /24 or /16 network".into())
-            }
+            Self::Address { .. } | Self::Subnets { .. } => Some(
+                "the lab rehearses clusters whose hosts have IPv4 addresses in one /24 or /16 network".into(),
+            ),
             Self::NotUp { .. } | Self::HostDown { .. } => Some("stor lab up".into()),
             Self::Changed { .. } | Self::RootGone { .. } => Some("stor lab down, then stor lab up".into()),
-            Self::Boot { .. } | Self::Died { .. } | Self::Hosts { .. } => Some("stor lab down removes what is there".into()),
+            Self::Boot { .. } | Self::Died { .. } | Self::Hosts { .. } => {
+                Some("stor lab down removes what is there".into())
+            }
             _ => None,
         }
     }

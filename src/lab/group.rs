@@ -42,7 +42,8 @@ impl Groups {
     /// # Errors
     /// [`LabError::Unsupported`] when no cgroup v2 tree is mounted.
     pub fn find() -> Result<Self, LabError> {
-        let is_tree = |path: &Path| statfs(path).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC);
+        let is_tree =
+            |path: &Path| statfs(path).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC);
         let [unified, hybrid] = [PathBuf::from(MOUNT), Path::new(MOUNT).join("unified")];
         if is_tree(&unified) {
             let systemd = Path::new("/run/systemd/system").is_dir();
@@ -107,12 +108,17 @@ impl Groups {
             return Ok(Entrance { there_and_back: None });
         };
         let group = self.host(lab, host);
-        fs::create_dir_all(&group).map_err(LabError::system(format!("make control group {}", group.display())))?;
+        fs::create_dir_all(&group)
+            .map_err(LabError::system(format!("make control group {}", group.display())))?;
         let open = |group: &Path| {
             let path = group.join("cgroup.procs");
-            OpenOptions::new().write(true).open(&path).map_err(LabError::system(format!("open {}", path.display())))
+            OpenOptions::new()
+                .write(true)
+                .open(&path)
+                .map_err(LabError::system(format!("open {}", path.display())))
         };
-        let own = fs::read_to_string("/proc/self/cgroup").map_err(LabError::system("read /proc/self/cgroup"))?;
+        let own =
+            fs::read_to_string("/proc/self/cgroup").map_err(LabError::system("read /proc/self/cgroup"))?;
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
         Ok(Entrance { there_and_back: Some((open(&group)?, open(&tree.join(own))?)) })
     }

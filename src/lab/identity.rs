@@ -4,12 +4,7 @@
 
 use std::{fs, net::Ipv4Addr, path::Path};
 
-use super::{
-    LabError, LabHost, process,
-    process::word,
-    settings::LabFiles,
-    state,
-};
+use super::{LabError, LabHost, process, process::word, settings::LabFiles, state};
 use crate::model::{ClusterName, Command};
 
 /// The name under which the hosts know the machine that runs stor.

@@ -115,7 +115,9 @@ fn check_space(path: &Path) -> Result<(), LabError> {
 
 /// Runs a trial in a thread of its own: what it changes about its namespaces ends with it.
 fn try_aside(trial: impl FnOnce() -> Result<(), LabError> + Send) -> Result<(), LabError> {
-    std::thread::scope(|scope| scope.spawn(trial).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    std::thread::scope(|scope| {
+        scope.spawn(trial).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 fn try_network() -> Result<(), LabError> {
@@ -163,7 +165,10 @@ mod tests {
     #[test]
     fn missing_tool_is_named_with_its_package() {
         let error = check_tools(&[("sh", "dash"), ("no-such-program", "no-such-package")]).unwrap_err();
-        assert!(matches!(error, LabError::MissingTool { tool: "no-such-program", package: "no-such-package" }));
+        assert!(matches!(
+            error,
+            LabError::MissingTool { tool: "no-such-program", package: "no-such-package" }
+        ));
         assert_eq!(error.hint().unwrap(), "apt-get install no-such-package");
     }
 

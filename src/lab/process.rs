@@ -66,7 +66,13 @@ fn answer(command: &Command) -> Result<(ExitStatus, Output), LabError> {
 pub(super) fn detach(command: &Command, log: File) -> Result<Child, LabError> {
     let cannot = || LabError::system(format!("start `{}`", command.program));
     let stderr = log.try_clone().map_err(cannot())?;
-    prepare(command).stdin(Stdio::null()).stdout(log).stderr(stderr).process_group(0).spawn().map_err(cannot())
+    prepare(command)
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(stderr)
+        .process_group(0)
+        .spawn()
+        .map_err(cannot())
 }
 
 /// Runs a program on the caller's terminal and gives its status.

@@ -22,11 +22,13 @@ impl Settings {
     /// # Errors
     /// [`LabError::Directory`] for a directory that cannot stand in a mount option.
     pub fn from_env() -> Result<Self, LabError> {
-        let directory = |name: &str, default: &str| std::env::var_os(name).unwrap_or_else(|| default.into()).into();
+        let directory =
+            |name: &str, default: &str| std::env::var_os(name).unwrap_or_else(|| default.into()).into();
         let settings = Self {
             labs: directory("STOR_LAB_DIR", "/var/lib/stor-lab"),
             cache: directory("STOR_LAB_CACHE", "/var/cache/stor-lab"),
-            mirror: std::env::var("STOR_LAB_MIRROR").unwrap_or_else(|_| "http://deb.debian.org/debian".into()),
+            mirror: std::env::var("STOR_LAB_MIRROR")
+                .unwrap_or_else(|_| "http://deb.debian.org/debian".into()),
         };
         settings.check()?;
         Ok(settings)

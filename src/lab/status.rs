@@ -71,7 +71,12 @@ pub(super) fn of(lab: &Lab) -> Result<LabStatus, LabError> {
         state: state(host, listening),
     });
     let subnet = lab.subnet();
-    Ok(LabStatus { lab: lab.name().clone(), network: subnet.to_string(), admin: subnet.admin, hosts: hosts.collect() })
+    Ok(LabStatus {
+        lab: lab.name().clone(),
+        network: subnet.to_string(),
+        admin: subnet.admin,
+        hosts: hosts.collect(),
+    })
 }
 
 fn listening(hosts: &[super::LabHost]) -> Vec<bool> {

@@ -25,7 +25,8 @@ impl Subnet {
     /// [`LabError::Subnets`] when no /16 holds all.
     pub fn of(hosts: &[LabHost]) -> Result<Self, LabError> {
         let first = hosts.first().ok_or(LabError::NoHosts)?;
-        let prefix = if hosts.iter().all(|host| mask(host.address, 24) == mask(first.address, 24)) { 24 } else { 16 };
+        let prefix =
+            if hosts.iter().all(|host| mask(host.address, 24) == mask(first.address, 24)) { 24 } else { 16 };
         let network = mask(first.address, prefix);
         for (index, host) in hosts.iter().enumerate() {
             check(host)?;

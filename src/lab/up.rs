@@ -196,7 +196,8 @@ impl Lab {
     fn introduce_new_hosts<'a>(&self, older: impl Iterator<Item = &'a LabHost>) -> Result<(), LabError> {
         let text = identity::hosts_file(self.hosts(), self.subnet.admin);
         for host in older {
-            let write = self.access().ssh(host.address).args(["tee", "/etc/hosts"]).stdin(Stdin::Text(text.clone()));
+            let write =
+                self.access().ssh(host.address).args(["tee", "/etc/hosts"]).stdin(Stdin::Text(text.clone()));
             network::inside(self.name(), || process::run(&write))?;
         }
         Ok(())
@@ -223,7 +224,8 @@ mod tests {
     #[test]
     fn new_hosts_join_and_old_ones_stay() {
         let before = record(vec![host("b", 2, false), host("c", 3, true)]);
-        let merged = merge(Some(&before), &spec(vec![host("a", 4, true), host("c", 3, true)]), "/".into()).unwrap();
+        let merged =
+            merge(Some(&before), &spec(vec![host("a", 4, true), host("c", 3, true)]), "/".into()).unwrap();
         let names: Vec<_> = merged.hosts.iter().map(|host| host.id.as_str()).collect();
         assert_eq!(names, ["a", "b", "c"]);
     }

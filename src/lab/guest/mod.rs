@@ -78,13 +78,14 @@ struct Modules {
 impl Modules {
     fn of(kernel: &Path, root: &Path) -> Result<Self, LabError> {
         let versions = ["usr/lib/modules", "lib/modules"].map(|path| kernel.join(path));
-        let versions = versions.iter().find(|path| path.is_dir()).ok_or_else(|| LabError::Guest {
-            reason: "the kernel package has no modules".into(),
-        })?;
+        let versions = versions
+            .iter()
+            .find(|path| path.is_dir())
+            .ok_or_else(|| LabError::Guest { reason: "the kernel package has no modules".into() })?;
         let directory = find(versions, |_| true)?;
         let built_in = directory.join("modules.builtin");
-        let built_in =
-            fs::read_to_string(&built_in).map_err(LabError::system(format!("read {}", built_in.display())))?;
+        let built_in = fs::read_to_string(&built_in)
+            .map_err(LabError::system(format!("read {}", built_in.display())))?;
         let mut files = Vec::new();
         collect(&directory.join("kernel"), &mut files)?;
         files.sort();
@@ -102,7 +103,9 @@ impl Modules {
     }
 
     fn load(&self, name: &str, loaded: &mut Vec<Module>) -> Result<(), LabError> {
-        if loaded.iter().any(|module| module.name == name) || self.built_in.iter().any(|module| module == name) {
+        if loaded.iter().any(|module| module.name == name)
+            || self.built_in.iter().any(|module| module == name)
+        {
             return Ok(());
         }
         let (_, file) = self
@@ -127,7 +130,13 @@ impl Modules {
         let inside = self.root.join("tmp").join(format!("{name}.ko"));
         fs::copy(file, inside.with_extension("ko.xz")).map_err(LabError::system(action()))?;
         let path = format!("/tmp/{name}.ko.xz");
-        process::run(&Command::new("chroot").args([&word(&self.root), "xz", "--decompress", "--force", &path]))?;
+        process::run(&Command::new("chroot").args([
+            &word(&self.root),
+            "xz",
+            "--decompress",
+            "--force",
+            &path,
+        ]))?;
         let content = fs::read(&inside).map_err(LabError::system(action()))?;
         state::remove(&inside)?;
         Ok(content)
@@ -182,7 +191,10 @@ mod tests {
 
     #[test]
     fn dependencies_are_read_from_a_module() {
-        assert_eq!(dependencies(b"\x7fELF\0license=GPL\0depends=virtio,virtio_ring\0x"), ["virtio", "virtio_ring"]);
+        assert_eq!(
+            dependencies(b"\x7fELF\0license=GPL\0depends=virtio,virtio_ring\0x"),
+            ["virtio", "virtio_ring"]
+        );
         assert!(dependencies(b"\x7fELF\0license=GPL\0depends=\0x").is_empty());
         assert!(dependencies(b"\x7fELF\0").is_empty());
     }
@@ -200,7 +212,8 @@ mod tests {
             built_in: vec!["built".into()],
             root: directory.path().into(),
         };
-        let names: Vec<_> = modules.closure(&["a", "b"]).unwrap().into_iter().map(|module| module.name).collect();
+        let names: Vec<_> =
+            modules.closure(&["a", "b"]).unwrap().into_iter().map(|module| module.name).collect();
         assert_eq!(names, ["c", "b", "a"]);
         assert!(matches!(modules.closure(&["missing"]), Err(LabError::Guest { .. })));
     }

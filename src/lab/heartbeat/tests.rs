@@ -96,7 +96,10 @@ fn lost_beat_is_a_sequence_and_a_chain_fault() {
     let mut writer = Writer::new().beats(4);
     let _lost = writer.sector();
     let report = writer.beats(4).report();
-    assert_eq!(report.faults, [Fault::Sequence { sector: 5, expected: 4, found: 5 }, Fault::Chain { number: 5 }]);
+    assert_eq!(
+        report.faults,
+        [Fault::Sequence { sector: 5, expected: 4, found: 5 }, Fault::Chain { number: 5 }]
+    );
 }
 
 #[test]
@@ -104,7 +107,10 @@ fn lost_first_beat_is_found() {
     let mut writer = Writer::new();
     let _lost = writer.sector();
     let report = writer.beats(4).report();
-    assert_eq!(report.faults, [Fault::Sequence { sector: 1, expected: 0, found: 1 }, Fault::Chain { number: 1 }]);
+    assert_eq!(
+        report.faults,
+        [Fault::Sequence { sector: 1, expected: 0, found: 1 }, Fault::Chain { number: 1 }]
+    );
 }
 
 #[test]

@@ -117,7 +117,8 @@ pub(super) fn move_into(directory: &Path, files: &[PathBuf]) -> Result<(), LabEr
     state::make_directory(directory, 0o755)?;
     for file in files {
         let name = file.file_name().unwrap_or_default();
-        fs::rename(file, directory.join(name)).map_err(LabError::system(format!("move {}", file.display())))?;
+        fs::rename(file, directory.join(name))
+            .map_err(LabError::system(format!("move {}", file.display())))?;
     }
     Ok(())
 }

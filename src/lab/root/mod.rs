@@ -57,12 +57,17 @@ pub(super) fn ensure(
         .map_err(LabError::system(format!("write in {}", cache.display())))?;
     // mmdebstrap makes the root owned and readable as a root must be; the place around it is nobody's business.
     let built = build::root(workshop.path(), &settings.mirror, cancel, progress)?;
-    fs::rename(&built, &root).map_err(LabError::system(format!("name the finished root {}", root.display())))?;
+    fs::rename(&built, &root)
+        .map_err(LabError::system(format!("name the finished root {}", root.display())))?;
     progress(LabEvent::RootBuilt { elapsed: begun.elapsed() });
     Ok(root)
 }
 
-fn lock(settings: &Settings, cancel: &Cancel, progress: &mut dyn FnMut(LabEvent)) -> Result<Flock<File>, LabError> {
+fn lock(
+    settings: &Settings,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(LabEvent),
+) -> Result<Flock<File>, LabError> {
     let action = || format!("lock {}", settings.cache.display());
     let mut file = File::open(&settings.cache).map_err(LabError::system(action()))?;
     let mut told = false;

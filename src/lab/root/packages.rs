@@ -93,9 +93,9 @@ fn index(archives: &[PathBuf]) -> Result<String, LabError> {
     for archive in archives {
         let name = archive.file_name().unwrap_or_default().to_string_lossy();
         let size = fs::metadata(archive).map_err(LabError::system(format!("measure {name}")))?.len();
-        let digest = digests.get(word(archive).as_str()).ok_or_else(|| LabError::Guest {
-            reason: format!("sha256sum gave no digest of {name}"),
-        })?;
+        let digest = digests
+            .get(word(archive).as_str())
+            .ok_or_else(|| LabError::Guest { reason: format!("sha256sum gave no digest of {name}") })?;
         let described = process::run(&Command::new("dpkg-deb").args(["--field", &word(archive)]))?;
         let description = described.stdout.trim_end();
         index += &format!("{description}\nFilename: ./{name}\nSize: {size}\nSHA256: {digest}\n\n");
