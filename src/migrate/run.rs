@@ -162,7 +162,9 @@ impl Run<'_> {
             Located::There(domain) => {
                 let mut outcome = outcome(Verdict::AlreadyThere);
                 outcome.from = Some(self.to.clone());
-                outcome.notes = self.settle_arrived(guest, &domain);
+                if self.options.mode == Mode::Move {
+                    outcome.notes = self.settle_arrived(guest, &domain);
+                }
                 outcome
             }
             Located::NotRunning(hosts) => {
@@ -205,7 +207,7 @@ impl Run<'_> {
                 return outcome;
             }
         };
-        if under_way(journey, &from, &to) {
+        if self.options.mode == Mode::Move && under_way(journey, &from, &to) {
             return self.attach(journey, outcome);
         }
         let strategy = match self.check(journey, &from, &to, &mut outcome) {

@@ -212,6 +212,11 @@ fn autostart_moves_with_the_guest_and_a_definition_left_behind_goes() {
     assert_eq!(world.migrate().verdict, Verdict::Moved);
     let autostart = world.connector.daemon(&host("kvm2"), |daemon| daemon.domains["web1"].autostart);
     assert_eq!(autostart, Some(true));
+
+    let world = World::new();
+    world.connector.script("web1", Script::ending(Ending::LeavesDefinition));
+    assert_eq!(world.migrate().verdict, Verdict::Moved);
+    assert_eq!(world.state("kvm1"), None);
 }
 
 #[test]
@@ -307,4 +312,47 @@ fn events_tell_the_story_in_order() {
         .collect();
     assert_eq!(&kinds[..4], ["located", "checked", "began", "progressed"]);
     assert_eq!(&kinds[kinds.len() - 2..], ["confirming", "ended"]);
+}
+
+#[test]
+fn a_dry_run_changes_nothing_wherever_the_guest_is() {
+    for to in ["kvm1", "kvm2"] {
+        let world = World::new();
+        let before = world.connector.calls();
+        assert_eq!(world.migrate_to(to, Mode::DryRun).exit_code(), 0);
+        assert_eq!(world.connector.calls(), before, "{to}");
+        assert!(!world.receipts.path().join("receipts").exists());
+    }
+}
+
+#[test]
+fn several_guests_move_within_the_policys_limit_and_are_told_in_order() {
+    use stor::migrate::run::migrate;
+    let mut world = World::new();
+    world.policy.per_host = 1;
+    let names = ["web1", "web2", "web3"];
+    for (index, name) in names.iter().enumerate().skip(1) {
+        let guest = xml(&world.cluster)
+            .replace("<name>web1<", &format!("<name>{name}<"))
+            .replace("4575b92c", &format!("4575b92{index}"));
+        world.connector.put(&host("kvm1"), &guest, DomainState::Running).unwrap();
+    }
+    let guests: Vec<_> = names.iter().map(|name| stor::model::GuestId::new(*name).unwrap()).collect();
+    let (under_way, most) = (std::sync::Mutex::new(0_i32), std::sync::atomic::AtomicI32::new(0));
+    let events = |event: MigrateEvent| {
+        let change = match event {
+            MigrateEvent::Began(..) => 1,
+            MigrateEvent::Ended(_) => -1,
+            _ => 0,
+        };
+        let mut now = under_way.lock().unwrap();
+        *now += change;
+        most.fetch_max(*now, std::sync::atomic::Ordering::Relaxed);
+    };
+    let options = world.options(Mode::Move);
+    let outcomes = migrate(world.site(), &guests, &host("kvm2"), &options, &world.cancel, &events);
+    let moved: Vec<_> =
+        outcomes.iter().map(|outcome| (outcome.guest.as_str(), outcome.exit_code())).collect();
+    assert_eq!(moved, vec![("web1", 0), ("web2", 0), ("web3", 0)]);
+    assert_eq!(most.into_inner(), 1);
 }

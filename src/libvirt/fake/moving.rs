@@ -10,6 +10,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub enum Ending {
     /// The guest moves.
     Moves,
+    /// The guest moves, and its definition stays behind as well.
+    LeavesDefinition,
     /// libvirt refuses or gives up; the guest runs on at the source.
     Fails(String),
     /// libvirt reports an error, but the guest moved.
@@ -101,6 +103,14 @@ impl FakeHypervisor {
             Ending::Moves | Ending::NeverConverges => {
                 arrive(&mut state, &self.host, &target, request);
                 depart(&mut state, &self.host, name);
+                Ok(())
+            }
+            Ending::LeavesDefinition => {
+                arrive(&mut state, &self.host, &target, request);
+                let left = state.daemons.get_mut(&self.host).and_then(|daemon| daemon.domains.get_mut(name));
+                if let Some(domain) = left {
+                    domain.state = DomainState::ShutOff;
+                }
                 Ok(())
             }
             Ending::Fails(reason) => fail(reason),

@@ -176,9 +176,17 @@ impl Run<'_> {
         resumed.err().map(|error| format!("the guest is still paused: {error}"))
     }
 
-    /// Autostart moves with the guest; a definition that stayed behind goes.
+    /// Autostart moves with the guest; a definition that stayed behind goes, but never the only one.
     fn follow(&self, journey: &Journey<'_>, confirmed: &Confirmed) -> Vec<String> {
         let name = journey.guest.as_str();
+        match self.is_persistent_there(name) {
+            Ok(true) => {}
+            Ok(false) => {
+                let text = format!("{} runs the guest without a persistent definition of it", self.to);
+                return vec![text];
+            }
+            Err(error) => return vec![error.to_string()],
+        }
         let mut done: Vec<Result<(), LibvirtError>> = Vec::new();
         if journey.domain.autostart {
             done.push(self.site.connector.open(self.to).and_then(|target| target.set_autostart(name, true)));
@@ -188,6 +196,12 @@ impl Run<'_> {
             done.push(source.and_then(|source| source.undefine_domain(name)));
         }
         done.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect()
+    }
+
+    /// Whether the destination has a persistent definition of the guest.
+    fn is_persistent_there(&self, name: &str) -> Result<bool, LibvirtError> {
+        let domain = self.site.connector.open(self.to)?.domain(name)?;
+        Ok(domain.is_some_and(|domain| domain.persistent))
     }
 
     /// A guest found at the destination: an earlier run may have been killed before autostart followed.
