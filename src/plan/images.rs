@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::scene::Scene;
 use crate::model::{
-    AbsPath, Blocked, ByteSize, Command, Difference, Effect, HostId, ImageFormat, ImageId, ImageLocation,
-    ImageSpec, Observations, Owned, OwnedKind, Proposal, Query, ResourceId, ResourceKind, Step, Unknown,
-    Wave,
+    AbsPath, Answer, Blocked, ByteSize, Command, Difference, Effect, HostId, ImageFormat, ImageId,
+    ImageLocation, ImageSpec, Observations, Owned, OwnedKind, Proposal, Query, ResourceId, ResourceKind,
+    Step, Unknown, Wave,
 };
 use crate::spec::{Cluster, ImageEntry};
 use crate::storage::{Attached, Backend};
@@ -35,15 +35,29 @@ pub(super) fn queries<'a>(
     let asked = cluster.hypervisors().take(ASKED).any(|hypervisor| hypervisor.id == *host);
     let mut queries = Vec::new();
     for backend in backends {
-        for image in cluster.images_on(backend.id()) {
-            if asked && let ImageLocation::File(path) = backend.locate(image) {
-                queries.extend(look(image, &path));
+        let paths = looked_at(cluster, backend, host, asked);
+        queries.extend((!paths.is_empty()).then(|| stat(&paths)));
+        for image in cluster.images_on(backend.id()).filter(|_| asked) {
+            if let (ImageFormat::Qcow2, ImageLocation::File(path)) = (image.format, backend.locate(image)) {
+                queries.push(info(&path));
             }
-            let backing = backend.backing(image);
-            queries.extend(backing.iter().filter(|(on, _)| on == host).map(|(_, path)| stat(path)));
         }
     }
     queries
+}
+
+/// All paths of one storage that one `stat` looks at on `host`: through its mount, and what it keeps as a server.
+fn looked_at(cluster: &Cluster, backend: &dyn Backend, host: &HostId, asked: bool) -> BTreeSet<AbsPath> {
+    let mut paths = BTreeSet::new();
+    for image in cluster.images_on(backend.id()) {
+        if asked && let ImageLocation::File(path) = backend.locate(image) {
+            paths.extend(partial(&path));
+            paths.insert(path);
+        }
+        let backing = backend.backing(image);
+        paths.extend(backing.into_iter().filter(|(on, _)| on == host).map(|(_, path)| path));
+    }
+    paths
 }
 
 /// What stor would own on any hypervisor.
@@ -108,13 +122,10 @@ fn one(
     let mut proposal = Proposal::default();
     match sight(scene.seen, scene.cluster, backend, image).map_err(|why| unknown(why.to_string()))? {
         Sight::Absent => {
-            let step = scene
-                .cluster
-                .hypervisors()
-                .filter_map(|host| Some((rank(scene, backend, &host.id)?, create(backend, image, &host.id))))
-                .filter(|(_, step)| !broken(step))
-                .min_by_key(|(rank, _)| *rank);
-            let Some((_, step)) = step else {
+            // By name, not by who has the storage already: a run that was broken off goes on with the same host.
+            let hosts = scene.cluster.hypervisors().filter(|host| can_create(scene, backend, &host.id));
+            let step = hosts.map(|host| create(backend, image, &host.id)).find(|step| !broken(step));
+            let Some(step) = step else {
                 return Err(unknown(format!("no hypervisor has storage {} attached", backend.id())));
             };
             proposal.steps.push(step);
@@ -139,13 +150,9 @@ fn one(
     Ok(proposal)
 }
 
-/// Ranks a hypervisor for creating an image: those that have the storage come first; `None` when it cannot.
-fn rank(scene: &Scene<'_>, backend: &dyn Backend, host: &HostId) -> Option<u8> {
-    match backend.attached(host, scene.seen).ok()? {
-        Attached::Yes | Attached::Remote => Some(0),
-        Attached::No => Some(1),
-        Attached::Other(_) => None,
-    }
+/// Tells whether a hypervisor has the storage, or will have it when its earlier steps have run.
+fn can_create(scene: &Scene<'_>, backend: &dyn Backend, host: &HostId) -> bool {
+    matches!(backend.attached(host, scene.seen), Ok(Attached::Yes | Attached::No | Attached::Remote))
 }
 
 fn create(backend: &dyn Backend, image: &ImageEntry, host: &HostId) -> Step {
@@ -172,7 +179,9 @@ fn sight(
     if let ImageLocation::File(path) = backend.locate(image) {
         for host in cluster.hypervisors().take(ASKED) {
             match backend.attached(&host.id, seen).map_err(SightError::from) {
-                Ok(Attached::Yes) => match looked(seen, &host.id, image, &path) {
+                Ok(Attached::Yes) => match Look::new(seen, cluster, backend, &host.id)
+                    .and_then(|look| looked(seen, &look, image, &path))
+                {
                     Ok(sight) => return Ok(sight),
                     Err(error) => doubt = doubt.or(Some(error)),
                 },
@@ -181,7 +190,7 @@ fn sight(
             }
         }
     }
-    match on_servers(seen, &backend.backing(image)) {
+    match on_servers(seen, cluster, backend, image) {
         Ok(sight) => Ok(sight),
         Err(error) => Err(doubt.unwrap_or(error)),
     }
@@ -202,8 +211,9 @@ fn partial(path: &AbsPath) -> Option<AbsPath> {
     path.parent().join(&format!(".{}.stor-partial", path.file_name())).ok()
 }
 
-fn stat(path: &AbsPath) -> Query {
-    Query::new(Command::new("stat").args(["--format=%s %n", "--", path.as_str()]))
+fn stat(paths: &BTreeSet<AbsPath>) -> Query {
+    let paths = paths.iter().map(AbsPath::as_str);
+    Query::new(Command::new("stat").args(["--format=%s %n", "--"]).args(paths))
 }
 
 fn info(path: &AbsPath) -> Query {
@@ -211,62 +221,77 @@ fn info(path: &AbsPath) -> Query {
     Query::new(Command::new("qemu-img").args(args))
 }
 
-/// What is asked through a mount: the file and its size, its unfinished form, and the virtual size where that differs.
-fn look(image: &ImageEntry, path: &AbsPath) -> Vec<Query> {
-    let mut queries = vec![stat(path)];
-    queries.extend(partial(path).as_ref().map(stat));
-    if image.format == ImageFormat::Qcow2 {
-        queries.push(info(path));
-    }
-    queries
+/// What one host answered about the files of one storage.
+struct Look<'a> {
+    host: &'a HostId,
+    answer: &'a Answer,
 }
 
-/// The size of a file; `None` when there is none (strerror(ENOENT) in the C locale).
-fn size_of(seen: &Observations, host: &HostId, path: &AbsPath) -> Result<Option<u64>, SightError> {
-    let answer = seen.answer(host, &stat(path))?;
-    let failed = |reason: &str| SightError::Failed {
-        host: host.clone(),
-        path: path.clone(),
-        reason: reason.trim().to_owned(),
-    };
-    if answer.ok() {
-        let size = answer.stdout.split(' ').next().and_then(|size| size.parse().ok());
-        return size.map(Some).ok_or_else(|| failed("stat printed no size"));
+impl<'a> Look<'a> {
+    fn new(
+        seen: &'a Observations,
+        cluster: &Cluster,
+        backend: &dyn Backend,
+        host: &'a HostId,
+    ) -> Result<Self, SightError> {
+        let asked = cluster.hypervisors().take(ASKED).any(|hypervisor| hypervisor.id == *host);
+        let paths = looked_at(cluster, backend, host, asked);
+        Ok(Self { host, answer: seen.answer(host, &stat(&paths))? })
     }
-    if answer.stderr.trim_end().ends_with("No such file or directory") {
-        return Ok(None);
+
+    /// The size of a file; `None` when there is none (strerror(ENOENT) in the C locale).
+    fn size_of(&self, path: &AbsPath) -> Result<Option<u64>, SightError> {
+        let named = |line: &&str| line.contains(&format!("'{path}'"));
+        let mut sizes = self.answer.stdout.lines().filter_map(|line| line.split_once(' '));
+        if let Some((size, _)) = sizes.find(|(_, name)| *name == path.as_str()) {
+            return size.parse().map(Some).map_err(|_| self.failed(path, "stat printed no size"));
+        }
+        match self.answer.stderr.lines().find(named) {
+            Some(line) if line.ends_with(": No such file or directory") => Ok(None),
+            Some(line) => Err(self.failed(path, line)),
+            None => Err(self.failed(path, "stat did not name it")),
+        }
     }
-    Err(failed(&answer.stderr))
+
+    fn failed(&self, path: &AbsPath, reason: &str) -> SightError {
+        SightError::Failed { host: self.host.clone(), path: path.clone(), reason: reason.trim().to_owned() }
+    }
 }
 
 fn looked(
     seen: &Observations,
-    host: &HostId,
+    look: &Look<'_>,
     image: &ImageEntry,
     path: &AbsPath,
 ) -> Result<Sight, SightError> {
-    let Some(bytes) = size_of(seen, host, path)? else { return Ok(Sight::Absent) };
+    let Some(bytes) = look.size_of(path)? else { return Ok(Sight::Absent) };
     let size = match image.format {
         ImageFormat::Raw => Some(bytes),
         ImageFormat::Qcow2 => {
-            let answer = seen.answer(host, &info(path))?;
+            let answer = seen.answer(look.host, &info(path))?;
             let json: Option<serde_json::Value> = serde_json::from_str(&answer.stdout).ok();
             json.and_then(|json| json.get("virtual-size")?.as_u64())
         }
     };
     let leftover = match partial(path) {
-        Some(partial) => size_of(seen, host, &partial)?.map(|_| (host.clone(), partial)),
+        Some(partial) => look.size_of(&partial)?.map(|_| (look.host.clone(), partial)),
         None => None,
     };
     Ok(Sight::There { size: size.map(ByteSize::from_bytes), leftover })
 }
 
 /// One server that keeps the file is enough to know that it exists; that it does not has to be seen on all of them.
-fn on_servers(seen: &Observations, backing: &[(HostId, AbsPath)]) -> Result<Sight, SightError> {
+fn on_servers(
+    seen: &Observations,
+    cluster: &Cluster,
+    backend: &dyn Backend,
+    image: &ImageEntry,
+) -> Result<Sight, SightError> {
+    let backing = backend.backing(image);
     let mut doubt = backing.is_empty().then_some(SightError::NoServer);
     let places: BTreeSet<&(HostId, AbsPath)> = backing.iter().collect();
     for (host, path) in places {
-        match size_of(seen, host, path) {
+        match Look::new(seen, cluster, backend, host).and_then(|look| look.size_of(path)) {
             Ok(Some(_)) => return Ok(Sight::There { size: None, leftover: None }),
             Ok(None) => {}
             Err(error) => doubt = doubt.or(Some(error)),

@@ -78,7 +78,7 @@ pub(super) fn plan(scene: &Scene<'_>) -> Proposal {
                 match &common {
                     Some(common) => planner.common_files(host, seen, common, &mut proposal),
                     None if planner.style == Style::Whole => {
-                        let known = seen.kept_lines(&planner.paths.known_hosts);
+                        let known = seen.known_hosts_lines();
                         let kept = planner.common(&known, &seen.block_lines());
                         planner.common_files(host, seen, &kept, &mut proposal);
                     }
@@ -109,8 +109,8 @@ impl<'a> Planner<'a> {
             .hypervisors()
             .map(|host| (host, seen::read(scene.seen, cluster, host, &paths, style)))
             .collect();
-        let wrapper = Text::whole(files::wrapper(&cluster.name, &paths));
-        let config = Text::whole(files::config(cluster, &paths));
+        let wrapper = Text::new(&paths.wrapper, files::wrapper(&cluster.name, &paths));
+        let config = Text::new(&paths.config, files::config(cluster, &paths));
         Some(Self { cluster, paths, style, peers, wrapper, config })
     }
 
@@ -121,7 +121,7 @@ impl<'a> Planner<'a> {
     fn common(&self, kept_hosts: &[String], kept_lines: &[String]) -> Common {
         let known_hosts = self.known_hosts_keeping(kept_hosts);
         Common {
-            known_hosts: Text::known_hosts(known_hosts, &self.paths, self.style),
+            known_hosts: Text::new(&self.paths.known_hosts, known_hosts),
             lines: Lines::new(self.lines_keeping(kept_lines), self.style),
         }
     }
@@ -176,8 +176,9 @@ impl<'a> Planner<'a> {
     }
 
     fn common_files(&self, host: &HostSpec, seen: &Seen<'_>, common: &Common, proposal: &mut Proposal) {
-        let known_hosts = (&self.paths.known_hosts, &common.known_hosts, FileMode(0o644));
-        self.file(host, seen, known_hosts, proposal);
+        let (path, mode) = (&self.paths.known_hosts, FileMode(0o644));
+        let observed = seen.known_hosts_difference(path, &common.known_hosts, mode);
+        self.write(host, observed, (path, &common.known_hosts, mode), proposal);
         self.block(host, seen, &common.lines, proposal);
     }
 
@@ -226,7 +227,17 @@ impl<'a> Planner<'a> {
         (path, text, mode): (&AbsPath, &Text, FileMode),
         proposal: &mut Proposal,
     ) {
-        let Some(observed) = seen.difference(path, text, mode) else { return };
+        self.write(host, seen.difference(path, text, mode), (path, text, mode), proposal);
+    }
+
+    fn write(
+        &self,
+        host: &HostSpec,
+        observed: Option<String>,
+        (path, text, mode): (&AbsPath, &Text, FileMode),
+        proposal: &mut Proposal,
+    ) {
+        let Some(observed) = observed else { return };
         let spec =
             FileSpec { path: path.clone(), mode, content: FileContent::Text(Arc::clone(&text.content)) };
         let why = Difference::new(format!("file {path}"), "as stor writes it", observed);

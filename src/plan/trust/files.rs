@@ -97,11 +97,12 @@ pub(super) fn comment(cluster: &ClusterName, host: &HostId) -> String {
     format!("stor:{cluster}:{host}")
 }
 
-/// Reads a hypervisor's public key; `None` unless it is exactly what stor would have made there.
+/// Finds a hypervisor's public key; `None` unless it is exactly what stor would have made there.
 ///
 /// Strict, because the line goes into other hosts' `authorized_keys`, and a host may answer anything.
 pub(super) fn public_key(text: &str, comment: &str) -> Option<String> {
-    let line = text.strip_suffix('\n').unwrap_or(text);
+    let mut lines = text.lines().filter(|line| line.ends_with(comment));
+    let (line, None) = (lines.next()?, lines.next()) else { return None };
     let [KEY_TYPE, key, end] = *line.split(' ').collect::<Vec<_>>() else { return None };
     (is_base64(key) && end == comment).then(|| line.to_owned())
 }

@@ -38,7 +38,8 @@ pub(super) struct Seen<'a> {
     /// Its host key, type and base64.
     pub host_key: Option<String>,
     modes: BTreeMap<String, u32>,
-    files: BTreeMap<AbsPath, &'a Answer>,
+    checksums: &'a str,
+    known_hosts: Option<&'a str>,
     block: &'a Answer,
 }
 
@@ -46,13 +47,16 @@ fn cat(path: &AbsPath) -> Query {
     Query::new(Command::new("cat").arg(path.as_str()))
 }
 
-fn checksum(path: &AbsPath) -> Query {
-    Query::new(Command::new("cksum").arg(path.as_str()))
+fn checksums(paths: &Paths, style: Style) -> Query {
+    let known_hosts = (style == Style::Short).then_some(&paths.known_hosts);
+    let all = [&paths.wrapper, &paths.config].into_iter().chain(known_hosts);
+    Query::new(Command::new("cksum").args(all.map(AbsPath::as_str)))
 }
 
-fn host_keys() -> Query {
+/// The host's own keys, and the one that stor has made there; the latter is told by its comment.
+fn public_keys(paths: &Paths) -> Query {
     let keys = ["ed25519", "ecdsa", "rsa"].map(|kind| format!("/etc/ssh/ssh_host_{kind}_key.pub"));
-    Query::new(Command::new("cat").args(keys))
+    Query::new(Command::new("cat").args(keys).arg(paths.public.as_str()))
 }
 
 fn modes(paths: &Paths) -> Query {
@@ -80,25 +84,13 @@ fn block(cluster: &Cluster, paths: &Paths, style: Style) -> Query {
     Query::new(sed.arg(paths.authorized.as_str()))
 }
 
-fn known_hosts(paths: &Paths, style: Style) -> Query {
-    match style {
-        Style::Whole => cat(&paths.known_hosts),
-        Style::Short => checksum(&paths.known_hosts),
-    }
-}
-
 /// Everything that [`read`] wants answered.
 pub(super) fn queries(cluster: &Cluster, paths: &Paths) -> Vec<Query> {
     let style = Style::of(cluster);
-    vec![
-        cat(&paths.public),
-        host_keys(),
-        modes(paths),
-        cat(&paths.wrapper),
-        cat(&paths.config),
-        known_hosts(paths, style),
-        block(cluster, paths, style),
-    ]
+    let mut queries =
+        vec![public_keys(paths), modes(paths), checksums(paths, style), block(cluster, paths, style)];
+    queries.extend((style == Style::Whole).then(|| cat(&paths.known_hosts)));
+    queries
 }
 
 /// Reads what `host` answered.
@@ -116,22 +108,18 @@ pub(super) fn read<'a>(
         .filter_map(|line| line.split_once(' '))
         .filter_map(|(mode, path)| Some((path.to_owned(), u32::from_str_radix(mode, 8).ok()?)))
         .collect();
-    let public =
-        files::public_key(&answer(&cat(&paths.public))?.stdout, &files::comment(&cluster.name, &host.id));
-    let files = [
-        (&paths.wrapper, cat(&paths.wrapper)),
-        (&paths.config, cat(&paths.config)),
-        (&paths.known_hosts, known_hosts(paths, style)),
-    ];
-    let mut answers = BTreeMap::new();
-    for (path, query) in files {
-        answers.insert(path.clone(), answer(&query)?);
-    }
+    let keys = &answer(&public_keys(paths))?.stdout;
+    let public = files::public_key(keys, &files::comment(&cluster.name, &host.id));
+    let known_hosts = match style {
+        Style::Whole => Some(answer(&cat(&paths.known_hosts))?.stdout.as_str()),
+        Style::Short => None,
+    };
     Ok(Seen {
         key: public.filter(|_| modes.contains_key(paths.key.as_str())),
-        host_key: files::host_key(&answer(&host_keys())?.stdout),
+        host_key: files::host_key(keys),
         modes,
-        files: answers,
+        checksums: &answer(&checksums(paths, style))?.stdout,
+        known_hosts,
         block: answer(&block(cluster, paths, style))?,
     })
 }
@@ -149,25 +137,35 @@ impl Seen<'_> {
 
     /// The same for people.
     pub fn shown_mode(&self, path: &AbsPath) -> String {
-        self.mode(path).map_or_else(|| "absent".to_owned(), |mode| format!("{mode:o}"))
+        self.mode(path).map_or_else(|| "absent".to_owned(), |mode| format!("mode {mode:o}"))
     }
 
     /// Says how a file differs from `text` and `mode`; `None` when it does not.
     pub fn difference(&self, path: &AbsPath, text: &Text, mode: FileMode) -> Option<String> {
-        let answer = self.files.get(path)?;
         if !self.exists(path) {
             return Some("absent".to_owned());
         }
-        match (answer.ok() && *answer.stdout == *text.shown, self.mode(path) == Some(mode.0)) {
+        let same = self.checksums.lines().any(|line| line == text.checksum);
+        match (same, self.mode(path) == Some(mode.0)) {
             (true, true) => None,
-            (true, false) => Some(format!("mode {}", self.shown_mode(path))),
+            (true, false) => Some(self.shown_mode(path)),
             (false, _) => Some("different".to_owned()),
         }
     }
 
-    /// The lines of a file that was read whole.
-    pub fn kept_lines(&self, path: &AbsPath) -> Vec<String> {
-        self.files.get(path).into_iter().flat_map(|answer| answer.stdout.lines()).map(str::to_owned).collect()
+    /// The same for the host keys, which are read whole where they are few.
+    pub fn known_hosts_difference(&self, path: &AbsPath, text: &Text, mode: FileMode) -> Option<String> {
+        match self.known_hosts {
+            Some(observed) if self.exists(path) && *observed != *text.content => Some("different".to_owned()),
+            Some(_) if self.mode(path) == Some(mode.0) => None,
+            Some(_) => Some(self.shown_mode(path)),
+            None => self.difference(path, text, mode),
+        }
+    }
+
+    /// The lines of the host keys, if they were read.
+    pub fn known_hosts_lines(&self) -> Vec<String> {
+        self.known_hosts.into_iter().flat_map(str::lines).map(str::to_owned).collect()
     }
 
     /// Tells whether root has an `authorized_keys` file.
@@ -211,27 +209,16 @@ fn is_end(line: &str) -> bool {
     line.starts_with("# END stor ")
 }
 
-/// A file's text, and what its query prints when the file holds just that.
+/// A file's text, and what `cksum` prints of it.
 pub(super) struct Text {
     pub content: Arc<str>,
-    shown: Arc<str>,
+    checksum: String,
 }
 
 impl Text {
-    /// A file that is read whole.
-    pub fn whole(content: String) -> Self {
-        let content: Arc<str> = content.into();
-        Self { shown: Arc::clone(&content), content }
-    }
-
-    /// The file of host keys, which is read in this style.
-    pub fn known_hosts(content: String, paths: &Paths, style: Style) -> Self {
-        match style {
-            Style::Whole => Self::whole(content),
-            Style::Short => {
-                Self { shown: shown_checksum(&paths.known_hosts, &content).into(), content: content.into() }
-            }
-        }
+    /// The text of the file at `path`.
+    pub fn new(path: &AbsPath, content: String) -> Self {
+        Self { checksum: checksum(path, &content), content: content.into() }
     }
 }
 
@@ -259,8 +246,8 @@ fn shown(line: &BlockLine, style: Style) -> Option<String> {
     }
 }
 
-/// What `cksum` prints for a file of this content (POSIX.1-2024, XCU cksum).
-fn shown_checksum(path: &AbsPath, text: &str) -> String {
+/// The line that `cksum` prints for a file of this content (POSIX.1-2024, XCU cksum).
+fn checksum(path: &AbsPath, text: &str) -> String {
     let mut crc = 0u32;
     let mut feed = |byte: u8| {
         crc ^= u32::from(byte) << 24;
@@ -274,7 +261,7 @@ fn shown_checksum(path: &AbsPath, text: &str) -> String {
         feed(u8::try_from(length & 0xff).unwrap_or(0));
         length >>= 8;
     }
-    format!("{} {} {path}\n", !crc, text.len())
+    format!("{} {} {path}", !crc, text.len())
 }
 
 #[cfg(test)]
@@ -285,6 +272,6 @@ mod tests {
     fn the_checksum_is_that_of_cksum() {
         // GNU coreutils 9.1: printf 'hello\n' > /tmp/ck; cksum /tmp/ck
         let path = AbsPath::new("/tmp/ck").unwrap();
-        assert_eq!(shown_checksum(&path, "hello\n"), "3015617425 6 /tmp/ck\n");
+        assert_eq!(checksum(&path, "hello\n"), "3015617425 6 /tmp/ck");
     }
 }

@@ -143,12 +143,14 @@ pub fn start(id: &StorageId) -> Command {
     gluster().args(["volume", "start", id.as_str()])
 }
 
-/// Stops and deletes a volume; the bricks keep their data. May run again after having been interrupted.
+/// Stops and deletes a volume; the bricks keep their data. May run again after having been interrupted, even when glusterd
+/// itself has been stopped since.
 #[must_use]
 pub fn stop_and_delete(name: &str) -> Vec<Command> {
+    // With --xml it ends with 0 even for a volume that is stopped already.
+    let stop = gluster().args(["--xml", "volume", "stop", name, "force"]);
     vec![
-        // With --xml it ends with 0 even for a volume that is stopped already, or gone.
-        gluster().args(["--xml", "volume", "stop", name, "force"]),
+        or_fail(find_in("vols").args(["-name", name]), &stop),
         or_fail(find_in("vols").args(["-name", name]), &gluster().args(["volume", "delete", name])),
     ]
 }

@@ -1,0 +1,120 @@
+//! Whatever breaks off a run, the next one brings the fleet to the same state, byte for byte.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
+
+mod support;
+
+use stor::libvirt::fake::Moment;
+use stor::plan::{DeleteData, Plan, plan, plan_destroy, queries};
+use stor::spec::Cluster;
+use support::breaking::{Break, What};
+use support::run::run;
+use support::{CLUSTER, World, cluster};
+
+/// What a run plans for.
+#[derive(Clone)]
+enum Goal<'a> {
+    Apply(&'a Cluster),
+    Destroy(&'a Cluster, DeleteData),
+}
+
+impl Goal<'_> {
+    fn plan(&self, world: &World) -> Plan {
+        match self {
+            Self::Apply(cluster) => plan(cluster, &world.observe(&queries(cluster))),
+            Self::Destroy(cluster, delete) => {
+                plan_destroy(cluster, &world.observe(&queries(cluster)), delete)
+            }
+        }
+    }
+}
+
+/// Observes, plans and executes once; says what failed.
+fn once(world: &World, goal: &Goal<'_>) -> Vec<String> {
+    run(&goal.plan(world), &world.fleet(), &world.libvirt)
+}
+
+/// Runs until the plan is empty, at most a few times.
+fn settle(world: &World, goal: &Goal<'_>) {
+    for _ in 0..3 {
+        let next = goal.plan(world);
+        assert!(next.blocked.is_empty(), "{:#?}", next.blocked);
+        if next.is_empty() {
+            return;
+        }
+        let errors = run(&next, &world.fleet(), &world.libvirt);
+        assert!(errors.is_empty(), "{errors:#?}");
+    }
+    let left = goal.plan(world);
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+/// A world to which `before` was applied.
+fn after(before: &[Goal<'_>]) -> World {
+    let world = World::bare(&cluster(CLUSTER));
+    for goal in before {
+        settle(&world, goal);
+    }
+    world
+}
+
+/// Breaks a run for `goal` at every effect, in every way, and lets the next run finish.
+fn breaks_anywhere(before: &[Goal<'_>], goal: &Goal<'_>) {
+    let faultless = after(before);
+    faultless.breaker.set(None);
+    assert_eq!(once(&faultless, goal), Vec::<String>::new());
+    let effects = faultless.breaker.trace();
+    settle(&faultless, goal);
+    let expected = faultless.state();
+    for at in 0..effects.len() {
+        for moment in [Moment::Before, Moment::After] {
+            for what in [What::Host, What::Stor] {
+                let world = after(before);
+                let chosen = Break { at, moment, what };
+                world.breaker.set(Some(chosen));
+                let errors = once(&world, goal);
+                assert!(world.breaker.hit(), "{chosen:?}");
+                assert!(!errors.is_empty(), "{chosen:?} at {} went unnoticed", effects[at]);
+                world.breaker.set(None);
+                settle(&world, goal);
+                let state = world.state();
+                assert!(
+                    state == expected,
+                    "{chosen:?} at {}:\n{}",
+                    effects[at],
+                    difference(&expected, &state)
+                );
+            }
+        }
+    }
+}
+
+fn difference(expected: &str, found: &str) -> String {
+    let (mut out, old, new) =
+        (String::new(), expected.lines().collect::<Vec<_>>(), found.lines().collect::<Vec<_>>());
+    old.iter().filter(|line| !new.contains(line)).for_each(|line| out.push_str(&format!("- {line}\n")));
+    new.iter().filter(|line| !old.contains(line)).for_each(|line| out.push_str(&format!("+ {line}\n")));
+    out
+}
+
+#[test]
+fn an_apply_from_bare_hosts_converges_in_one_run() {
+    let file = cluster(CLUSTER);
+    let goal = Goal::Apply(&file);
+    let world = World::bare(&file);
+    assert_eq!(once(&world, &goal), Vec::<String>::new());
+    let again = goal.plan(&world);
+    assert!(again.is_empty(), "{again:#?}");
+}
+
+#[test]
+fn an_apply_that_breaks_anywhere_is_finished_by_the_next() {
+    let file = cluster(CLUSTER);
+    breaks_anywhere(&[], &Goal::Apply(&file));
+}
+
+#[test]
+fn a_destroy_that_breaks_anywhere_is_finished_by_the_next() {
+    let file = cluster(CLUSTER);
+    breaks_anywhere(&[Goal::Apply(&file)], &Goal::Destroy(&file, DeleteData::default()));
+}

@@ -1,0 +1,92 @@
+//! `virsh`, answered from the fake daemons.
+
+use std::fmt::Write as _;
+
+use stor::host::fake::{answer, failure};
+use stor::libvirt::DomainState;
+use stor::libvirt::domain_xml::{self, DiskSource};
+use stor::libvirt::fake::{FakeConnector, FakeDaemon};
+use stor::model::{Answer, HostId};
+
+/// Runs `virsh` on a host.
+pub fn run(libvirt: &FakeConnector, host: &HostId, args: &[&str]) -> Answer {
+    let Some(out) = libvirt.daemon(host, |daemon| on(daemon, args)) else {
+        return failure(127, "sh: 1: virsh: not found\n");
+    };
+    out
+}
+
+fn on(daemon: &mut FakeDaemon, args: &[&str]) -> Answer {
+    if !daemon.reachable {
+        return failure(1, "error: failed to connect to the hypervisor\n");
+    }
+    match args {
+        ["-r", text] if text.starts_with("list --all --uuid --name;") => answer(0, domains(daemon)),
+        ["-r", "-c", _, text] => pools(daemon, text),
+        ["autostart", "--", name] => match daemon.domains.get_mut(*name) {
+            Some(domain) => {
+                domain.autostart = true;
+                answer(0, format!("Domain '{name}' marked as autostarted\n"))
+            }
+            None => failure(1, format!("error: failed to get domain '{name}'\n")),
+        },
+        other => panic!("virsh {other:?} is not emulated"),
+    }
+}
+
+/// `virDomainState`.
+fn number(state: DomainState) -> u32 {
+    match state {
+        DomainState::Running => 1,
+        DomainState::Paused(_) => 3,
+        DomainState::ShuttingDown => 4,
+        DomainState::ShutOff => 5,
+        DomainState::Crashed => 6,
+        DomainState::Suspended => 7,
+        DomainState::Unknown => 0,
+    }
+}
+
+fn domains(daemon: &FakeDaemon) -> String {
+    let mut out = String::new();
+    for domain in daemon.domains.values() {
+        writeln!(out, "{} {}", domain.uuid, domain.name).unwrap();
+    }
+    out.push('\n');
+    for domain in daemon.domains.values().filter(|domain| domain.autostart) {
+        writeln!(out, "{}", domain.name).unwrap();
+    }
+    out.push('\n');
+    for domain in daemon.domains.values() {
+        let disks = domain_xml::read(&domain.xml).unwrap().disks;
+        writeln!(out, "Domain: '{}'\n  state.state={}", domain.name, number(domain.state)).unwrap();
+        writeln!(out, "  state.reason=0\n  block.count={}", disks.len()).unwrap();
+        for (index, disk) in disks.iter().enumerate() {
+            if let DiskSource::File(path) = &disk.source {
+                writeln!(out, "  block.{index}.path={path}").unwrap();
+            }
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn pools(daemon: &FakeDaemon, text: &str) -> Answer {
+    let mut out = answer(0, " Name   State      Autostart\n------------------------------\n");
+    for (name, pool) in &daemon.pools {
+        let state = if pool.active { "active" } else { "inactive" };
+        let autostart = if pool.autostart { "yes" } else { "no" };
+        writeln!(out.stdout, " {name}   {state}   {autostart}").unwrap();
+    }
+    out.stdout.push('\n');
+    for name in text.split("pool-dumpxml ").skip(1).map(|rest| rest.trim_end_matches("; ")) {
+        match daemon.pools.get(name) {
+            Some(pool) => out.stdout.push_str(&format!("{}\n\n", pool.xml)),
+            None => {
+                out.status = Some(1);
+                writeln!(out.stderr, "error: failed to get pool '{name}'").unwrap();
+            }
+        }
+    }
+    out
+}
