@@ -13,8 +13,10 @@ pub mod step;
 pub mod finding;
 pub mod image;
 pub mod cancel;
+pub mod chain;
 
 pub use cancel::Cancel;
+pub use chain::chain;
 pub use command::{Answer, Command, Output, Query, Stdin};
 pub use finding::{Finding, FindingCode, Severity};
 pub use id::{ClusterName, GuestId, HostId, ImageId, NameError, StorageId};

@@ -1,0 +1,189 @@
+//! One effect on one host: what `plan::expand` says, through `host` and `libvirt`.
+//!
+//! Imports `plan::expand`, `host`, `libvirt` and `model`.
+
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use crate::host::{Fleet, Host, HostError};
+use crate::libvirt::{Connector, Hypervisor, LibvirtError};
+use crate::model::{AbsPath, BlockLine, BlockSpec, Command, HostId, PeerKey, Query, Step};
+use crate::plan::expand::{Action, ExpandError, NO_SUCH_FILE, expand};
+
+/// Deadline of one libvirt call; a FUSE mount that hangs can hold a pool's start for a long time.
+const LIBVIRT_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Says why an effect failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EffectError {
+    /// On the host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// In libvirt.
+    #[error(transparent)]
+    Libvirt(#[from] LibvirtError),
+    /// libvirt did not answer in time; what it did is unknown.
+    #[error("host {host}: libvirt did not {action} within {}", humantime::format_duration(LIBVIRT_DEADLINE))]
+    LibvirtDeadline { host: HostId, action: String },
+    /// The effect cannot be carried out safely.
+    #[error("host {host}: the step cannot be carried out safely")]
+    Expand { host: HostId, source: ExpandError },
+    /// What was to be created exists.
+    #[error("host {host}: {subject} exists already")]
+    Exists { host: HostId, subject: String },
+    /// Whether it exists cannot be told.
+    #[error("host {host}: cannot tell whether {subject} exists: {reason}")]
+    MayExist { host: HostId, subject: String, reason: String },
+    /// The public key of another host could not be read.
+    #[error("host {host}: the public key {path} cannot be used: {reason}")]
+    PeerKey { host: HostId, path: AbsPath, reason: String },
+    /// The plan names a host that the fleet does not have.
+    #[error("host {host}: not in the fleet")]
+    NoHost { host: HostId },
+}
+
+impl EffectError {
+    /// Tells whether the step's host cannot be worked on any further.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self, Self::Host(HostError::Unreachable { .. } | HostError::Elevation { .. }))
+    }
+
+    /// Tells whether the effect may have happened all the same.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(
+            self,
+            Self::Host(
+                HostError::Unreachable { .. } | HostError::Deadline { .. } | HostError::Protocol { .. }
+            ) | Self::LibvirtDeadline { .. }
+        )
+    }
+
+    pub(super) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Host(HostError::Unreachable { hint, .. }) => hint.clone(),
+            _ => None,
+        }
+    }
+}
+
+/// Carries out the effect of a step; what has to be cleaned up is, whether it succeeded or not.
+pub(super) fn carry_out(step: &Step, fleet: &Fleet, connector: &dyn Connector) -> Result<(), EffectError> {
+    let host = host_of(fleet, &step.host)?;
+    let expansion =
+        expand(&step.effect).map_err(|source| EffectError::Expand { host: step.host.clone(), source })?;
+    let result = expansion.actions.iter().try_for_each(|action| act(action, &**host, fleet, connector));
+    let cleaned = expansion.cleanup.iter().try_for_each(|command| host.run(command).map(drop));
+    result?;
+    Ok(cleaned?)
+}
+
+fn host_of<'f>(fleet: &'f Fleet, id: &HostId) -> Result<&'f Arc<dyn Host>, EffectError> {
+    fleet.host(id).ok_or_else(|| EffectError::NoHost { host: id.clone() })
+}
+
+fn act(
+    action: &Action<'_>,
+    host: &dyn Host,
+    fleet: &Fleet,
+    connector: &dyn Connector,
+) -> Result<(), EffectError> {
+    match action {
+        Action::Run(command) => host.run(command).map(drop)?,
+        Action::MustBeAbsent { probe, subject } => must_be_absent(host, probe, subject)?,
+        Action::WriteFile(file) => host.write_file(file)?,
+        Action::EditBlock(block) => host.edit_block(block, &peer_keys(block, fleet)?)?,
+        Action::CopyIn { source, target } => host.copy_in(source, target)?,
+        Action::EnsurePool { name, xml } => {
+            let (name, xml, words) = (name.to_string(), xml.to_string(), format!("start pool {name}"));
+            libvirt(host.id(), connector, words, move |daemon| daemon.ensure_pool(&name, &xml))?;
+        }
+        Action::RemovePool { name } => {
+            let (name, words) = (name.to_string(), format!("remove pool {name}"));
+            libvirt(host.id(), connector, words, move |daemon| daemon.remove_pool(&name))?;
+        }
+        Action::DefineGuest { name, xml } => {
+            let (xml, words) = (xml.to_string(), format!("define guest {name}"));
+            libvirt(host.id(), connector, words, move |daemon| daemon.define_domain(&xml))?;
+        }
+        Action::UndefineGuest { name } => {
+            let (name, words) = (name.to_string(), format!("undefine guest {name}"));
+            libvirt(host.id(), connector, words, move |daemon| daemon.undefine_domain(&name))?;
+        }
+    }
+    Ok(())
+}
+
+fn must_be_absent(host: &dyn Host, probe: &Command, subject: &str) -> Result<(), EffectError> {
+    let answers = host.query(&[Query::new(probe.clone())])?;
+    let (id, subject) = (host.id().clone(), subject.to_owned());
+    match answers.first() {
+        Some(answer) if answer.ok() => Err(EffectError::Exists { host: id, subject }),
+        Some(answer) if answer.status.is_some() && answer.stderr.contains(NO_SUCH_FILE) => Ok(()),
+        Some(answer) => {
+            let reason = answer.stderr.trim().to_owned();
+            Err(EffectError::MayExist { host: id, subject, reason })
+        }
+        None => Err(EffectError::MayExist { host: id, subject, reason: "no answer".to_owned() }),
+    }
+}
+
+/// One call to the host's libvirt, given up at the deadline: the thread then ends with the connection.
+fn libvirt<F>(host: &HostId, connector: &dyn Connector, action: String, call: F) -> Result<(), EffectError>
+where
+    F: FnOnce(&dyn Hypervisor) -> Result<(), LibvirtError> + Send + 'static,
+{
+    let daemon = connector.open(host)?;
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        if sender.send(call(&*daemon)).is_err() {
+            tracing::warn!("libvirt answered after its deadline");
+        }
+    });
+    match receiver.recv_timeout(LIBVIRT_DEADLINE) {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(EffectError::LibvirtDeadline { host: host.clone(), action }),
+    }
+}
+
+/// The keys that a block's lines name, read from their hosts where they did not exist when the plan was made.
+fn peer_keys(block: &BlockSpec, fleet: &Fleet) -> Result<Vec<String>, EffectError> {
+    let lines = block.lines.iter().flat_map(|lines| lines.iter());
+    lines
+        .filter_map(|line| match line {
+            BlockLine::Key(key) => Some(key),
+            BlockLine::Text(_) => None,
+        })
+        .map(|key| match &key.known {
+            Some(known) => public_key(known).ok_or_else(|| unusable(key, "it is no public key")),
+            None => read_key(key, fleet),
+        })
+        .collect()
+}
+
+fn read_key(key: &PeerKey, fleet: &Fleet) -> Result<String, EffectError> {
+    let query = Query::new(Command::new("cat").args(["--", key.path.as_str()]));
+    let answers = host_of(fleet, &key.of)?.query(&[query])?;
+    match answers.first() {
+        Some(answer) if answer.ok() => {
+            public_key(&answer.stdout).ok_or_else(|| unusable(key, "it is no public key"))
+        }
+        Some(answer) => Err(unusable(key, answer.stderr.trim())),
+        None => Err(unusable(key, "no answer")),
+    }
+}
+
+fn unusable(key: &PeerKey, reason: &str) -> EffectError {
+    EffectError::PeerKey { host: key.of.clone(), path: key.path.clone(), reason: reason.to_owned() }
+}
+
+/// Type and base64 of the one key in `text`. Anything else is refused: another host's file must not be able to add a
+/// line or an option to `authorized_keys(5)` here.
+fn public_key(text: &str) -> Option<String> {
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let (line, None) = (lines.next()?, lines.next()) else { return None };
+    let mut words = line.split_ascii_whitespace();
+    let (kind, key) = (words.next()?, words.next()?);
+    let plain = |word: &str, more: &str| word.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c));
+    let known = ["ssh-", "ecdsa-", "sk-"].iter().any(|prefix| kind.starts_with(prefix));
+    (known && plain(kind, "-@.") && plain(key, "+/=")).then(|| format!("{kind} {key}"))
+}
