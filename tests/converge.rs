@@ -4,11 +4,12 @@
 
 mod support;
 
+use stor::execute::{StepEnd, execute};
 use stor::libvirt::fake::Moment;
+use stor::model::Cancel;
 use stor::plan::{DeleteData, Plan, plan, plan_destroy, queries};
 use stor::spec::Cluster;
 use support::breaking::{Break, What};
-use support::run::run;
 use support::{CLUSTER, World, cluster};
 
 /// What a run plans for.
@@ -29,9 +30,16 @@ impl Goal<'_> {
     }
 }
 
+/// Executes a plan; says what did not run.
+fn run(plan: &Plan, world: &World) -> Vec<String> {
+    let journal = execute(plan, &world.fleet(), &world.libvirt, &Cancel::default(), &|_| {});
+    let undone = journal.entries.iter().filter(|entry| entry.end != StepEnd::Done);
+    undone.map(|entry| format!("{}: {}: {:?}", entry.host, entry.title, entry.end)).collect()
+}
+
 /// Observes, plans and executes once; says what failed.
 fn once(world: &World, goal: &Goal<'_>) -> Vec<String> {
-    run(&goal.plan(world), &world.fleet(), &world.libvirt)
+    run(&goal.plan(world), world)
 }
 
 /// Runs until the plan is empty, at most a few times.
@@ -42,7 +50,7 @@ fn settle(world: &World, goal: &Goal<'_>) {
         if next.is_empty() {
             return;
         }
-        let errors = run(&next, &world.fleet(), &world.libvirt);
+        let errors = run(&next, world);
         assert!(errors.is_empty(), "{errors:#?}");
     }
     let left = goal.plan(world);

@@ -7,6 +7,7 @@
 mod files;
 mod seen;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use self::files::Paths;
@@ -53,6 +54,11 @@ pub(super) fn claims(cluster: &Cluster, host: &HostSpec) -> Vec<Owned> {
 struct Common {
     known_hosts: Text,
     lines: Lines,
+}
+
+fn known_line(host: &HostSpec, seen: &Result<Seen<'_>, Unknown>) -> Option<String> {
+    let key = seen.as_ref().ok()?.key.as_ref()?;
+    Some(format!("{} {key}", files::options(host)))
 }
 
 /// Everything that one hypervisor should have, and what it showed.
@@ -126,23 +132,25 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// One line per peer, in the order of their names; of a peer that was not observed, the line that `kept` has.
+    /// One line per peer, in the order of their names. A peer that was not observed keeps the line that `kept` has for it:
+    /// the first that it could have written and that no other peer has.
     fn lines_keeping(&self, kept: &[String]) -> Vec<BlockLine> {
-        let line = |(host, seen): &(&HostSpec, Result<Seen<'_>, Unknown>)| {
-            let (options, comment) = (files::options(host), files::comment(&self.cluster.name, &host.id));
-            match seen {
-                Ok(seen) => Some(BlockLine::Key(PeerKey {
-                    of: host.id.clone(),
-                    path: self.paths.public.clone(),
-                    options,
-                    known: seen.key.clone(),
-                })),
-                Err(_) => kept
-                    .iter()
-                    .find(|line| {
-                        line.starts_with(&format!("{options} ")) && line.ends_with(&format!(" {comment}"))
-                    })
-                    .map(|line| BlockLine::Text(line.clone())),
+        let known: BTreeSet<String> = match kept {
+            [] => BTreeSet::new(),
+            _ => self.peers.iter().filter_map(|(host, seen)| known_line(host, seen)).collect(),
+        };
+        let mut kept: Vec<&String> = kept.iter().filter(|line| !known.contains(*line)).collect();
+        let line = |(host, seen): &(&HostSpec, Result<Seen<'_>, Unknown>)| match seen {
+            Ok(seen) => Some(BlockLine::Key(PeerKey {
+                of: host.id.clone(),
+                path: self.paths.public.clone(),
+                options: files::options(host),
+                known: seen.key.clone(),
+            })),
+            Err(_) => {
+                let prefix = files::options(host) + " ";
+                let at = kept.iter().position(|line| line.starts_with(&prefix))?;
+                Some(BlockLine::Text(kept.remove(at).clone()))
             }
         };
         self.peers.iter().filter_map(line).collect()

@@ -9,7 +9,6 @@
 pub mod breaking;
 pub mod debian;
 pub mod gluster;
-pub mod run;
 pub mod synthetic;
 pub mod virsh;
 

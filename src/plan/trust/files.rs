@@ -97,14 +97,14 @@ pub(super) fn comment(cluster: &ClusterName, host: &HostId) -> String {
     format!("stor:{cluster}:{host}")
 }
 
-/// Finds a hypervisor's public key; `None` unless it is exactly what stor would have made there.
+/// Finds a hypervisor's public key, type and base64; `None` unless it is exactly what stor would have made there.
 ///
 /// Strict, because the line goes into other hosts' `authorized_keys`, and a host may answer anything.
 pub(super) fn public_key(text: &str, comment: &str) -> Option<String> {
     let mut lines = text.lines().filter(|line| line.ends_with(comment));
     let (line, None) = (lines.next()?, lines.next()) else { return None };
     let [KEY_TYPE, key, end] = *line.split(' ').collect::<Vec<_>>() else { return None };
-    (is_base64(key) && end == comment).then(|| line.to_owned())
+    (is_base64(key) && end == comment).then(|| format!("{KEY_TYPE} {key}"))
 }
 
 /// Picks one of a host's own keys, in the order in which ssh would rather have them.
@@ -129,7 +129,7 @@ mod tests {
     fn a_public_key_is_taken_only_in_the_form_that_stor_makes() {
         let comment = "stor:homelab:kvm1";
         let good = format!("ssh-ed25519 AAAA {comment}\n");
-        assert_eq!(public_key(&good, comment), Some(good.trim_end().to_owned()));
+        assert_eq!(public_key(&good, comment).as_deref(), Some("ssh-ed25519 AAAA"));
         for bad in [
             "",
             "ssh-ed25519 AAAA\n",

@@ -75,7 +75,7 @@ fn block(cluster: &Cluster, paths: &Paths, style: Style) -> Query {
         Style::Short => {
             let command = files::COMMAND.replace('/', r"\/");
             let line = format!(
-                r#"s/^restrict,\(from="[^"]*",\)\{{0,1\}}command="{command}" {} [^ ]*\([^ ]\{{{TAIL}\}}\) [^ ]*$/\2/"#,
+                r#"s/^restrict,\(from="[^"]*",\)\{{0,1\}}command="{command}" {} [^ ]*\([^ ]\{{{TAIL}\}}\)$/\2/"#,
                 files::KEY_TYPE
             );
             sed.arg(format!("{range}{{{line};p}}"))
