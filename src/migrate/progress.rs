@@ -44,17 +44,27 @@ impl Meter {
         let done = stats.memory_total.saturating_sub(stats.memory_remaining);
         let permille = (u128::from(done) * 1000).checked_div(u128::from(stats.memory_total)).unwrap_or(0);
         self.permille = self.permille.max(u16::try_from(permille).unwrap_or(ALMOST).min(ALMOST));
+        // QEMU counts no bandwidth before its first pass over all memory is well under way.
+        let bandwidth = match stats.bandwidth {
+            0 => average(stats.memory_processed, elapsed),
+            counted => counted,
+        };
         let dirty_rate = stats.dirty_pages_per_second.saturating_mul(stats.page_size);
         Progress {
             permille: self.permille,
-            eta: eta(stats.memory_remaining, stats.bandwidth, dirty_rate),
+            eta: eta(stats.memory_remaining, bandwidth, dirty_rate),
             elapsed,
             iteration: stats.iteration,
             remaining: stats.memory_remaining,
-            bandwidth: stats.bandwidth,
+            bandwidth,
             dirty_rate,
         }
     }
+}
+
+fn average(bytes: u64, elapsed: Duration) -> u64 {
+    let millis = elapsed.as_millis().max(1);
+    u64::try_from(u128::from(bytes) * 1000 / millis).unwrap_or(u64::MAX)
 }
 
 fn eta(remaining: u64, bandwidth: u64, dirty_rate: u64) -> Option<Duration> {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Site;
 use super::confirm::{Placement, Seen};
-use super::facts::HostFacts;
+use super::facts::{HostFacts, Known};
 use super::locate::{Located, locate};
 use super::monitor::AbortReason;
 use super::outcome::{Outcome, Verdict};
@@ -148,7 +148,7 @@ struct Journey<'a> {
 
 impl Run<'_> {
     fn one(&self, guest: &GuestId) -> Outcome {
-        let seen = domain_everywhere(self.site, guest.as_str());
+        let seen = self.look(guest);
         let outcome = |verdict| Outcome::new(guest, self.to, verdict);
         let Some(host) = self.site.cluster.hypervisors().find(|host| host.id == *self.to) else {
             return outcome(Verdict::Unreachable(format!("{} is no hypervisor of this cluster", self.to)));
@@ -192,6 +192,19 @@ impl Run<'_> {
             })
             .collect();
         outcome
+    }
+
+    /// Asks all hypervisors for a guest; at the end of a migration, when it is active nowhere, again until it is.
+    fn look(&self, guest: &GuestId) -> BTreeMap<HostId, Known<Option<DomainFacts>>> {
+        let begin = Instant::now();
+        loop {
+            let seen = domain_everywhere(self.site, guest.as_str());
+            let settled = !matches!(locate(&seen, self.to), Located::InTransit(_));
+            if settled || self.cancel.is_cancelled() || since(begin) >= self.options.pace.confirm {
+                return seen;
+            }
+            std::thread::sleep(self.options.pace.poll);
+        }
     }
 
     /// Checks and, if nothing forbids it, moves a guest that runs at `journey.from`.

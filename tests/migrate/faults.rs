@@ -183,6 +183,24 @@ fn a_guest_already_there_is_nothing_to_do() {
 }
 
 #[test]
+fn a_guest_in_the_last_moment_of_another_migration_is_waited_for() {
+    let world = World::new();
+    let held = DomainState::Paused(PauseReason::Migration);
+    for name in ["kvm1", "kvm2"] {
+        world.connector.put(&host(name), &xml(&world.cluster), held).unwrap();
+    }
+    assert_eq!(world.migrate().exit_code(), 10, "it never settles");
+    let outcome = std::thread::scope(|scope| {
+        let run = scope.spawn(|| world.migrate());
+        std::thread::sleep(Duration::from_millis(10));
+        world.connector.put(&host("kvm2"), &xml(&world.cluster), DomainState::Running).unwrap();
+        world.connector.daemon(&host("kvm1"), |daemon| daemon.domains.clear());
+        run.join().unwrap()
+    });
+    assert_eq!(outcome.verdict, Verdict::AlreadyThere, "{outcome:?}");
+}
+
+#[test]
 fn a_guest_on_two_hosts_is_not_touched() {
     let world = World::new();
     world.connector.put(&host("kvm3"), &xml(&world.cluster), DomainState::Running).unwrap();
