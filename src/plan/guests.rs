@@ -41,6 +41,26 @@ pub(super) fn claims(cluster: &Cluster) -> Vec<Owned> {
     cluster.guests.keys().map(|guest| Owned::new(OwnedKind::Guest, guest.as_str())).collect()
 }
 
+/// Names every hypervisor that has no libvirt, or whose libvirt is silent: pools and guests wait for it.
+pub(super) fn without_libvirt(scene: &Scene<'_>) -> Proposal {
+    let mut proposal = Proposal::default();
+    for (host, domains) in &scene.domains {
+        let subject = ResourceId::new(ResourceKind::Host, host);
+        let blocked = match domains {
+            Err(error @ DomainsError::NoLibvirt(_)) => Blocked::new(Wave::Pool, subject, error).hint(
+                "install libvirt's daemon and virsh (Debian: libvirt-daemon-system and libvirt-clients)",
+            ),
+            Err(error @ (DomainsError::Daemon { .. } | DomainsError::Answer { .. })) => {
+                Blocked::unknown(Wave::Pool, subject, error)
+                    .hint("see `systemctl status libvirtd` on the host")
+            }
+            Ok(_) | Err(DomainsError::Unknown(_)) => continue,
+        };
+        proposal.blocked.push(blocked.on(host));
+    }
+    proposal
+}
+
 /// Plans all guests; `images` says which images are there or will be.
 pub(super) fn plan(scene: &Scene<'_>, images: &BTreeMap<ImageId, ImageState>) -> Proposal {
     let mut proposal = Proposal::default();
@@ -140,8 +160,9 @@ fn define(
         }
     }
     for image in self::images(guest) {
-        if images.get(image) != Some(&ImageState::Ready) {
-            return Err(blocked(format!("its image {image} is blocked")));
+        if let Some(ImageState::Blocked { unknown }) = images.get(image) {
+            let blocked = blocked(format!("its image {image} is blocked"));
+            return Err(Box::new(Blocked { unknown: *unknown, ..*blocked }));
         }
     }
     let storage = storage_of(scene, guest);

@@ -23,7 +23,10 @@ pub(super) enum ImageState {
     /// It exists, or this plan creates it.
     Ready,
     /// It cannot be planned.
-    Blocked,
+    Blocked {
+        /// Whether waiting may help.
+        unknown: bool,
+    },
 }
 
 /// What has to be asked on `host` about all images.
@@ -85,7 +88,8 @@ pub(super) fn plan(
             let (one, state) = match one(scene, &**backend, image, broken) {
                 Ok(one) => (one, ImageState::Ready),
                 Err(blocked) => {
-                    (Proposal { blocked: vec![*blocked], ..Proposal::default() }, ImageState::Blocked)
+                    let state = ImageState::Blocked { unknown: blocked.unknown };
+                    (Proposal { blocked: vec![*blocked], ..Proposal::default() }, state)
                 }
             };
             proposal.extend(one);

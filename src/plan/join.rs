@@ -16,7 +16,6 @@ pub(super) struct Joined {
     blocked: BTreeSet<Blocked>,
     findings: Vec<Finding>,
     barriers: Barriers,
-    dropped: Vec<Owned>,
 }
 
 /// For each reach of a blocked part, the first wave in which it is blocked: whether a step stands behind any of a
@@ -59,8 +58,7 @@ impl Barriers {
     /// Tells whether something in an earlier wave that `step` stands behind is blocked.
     fn stop(&self, step: &Step) -> bool {
         let before = |wave: Option<&Wave>| wave.is_some_and(|wave| *wave < step.wave);
-        let removes = step.wave.is_release() || step.wave == Wave::Settle;
-        if removes && before(self.release.as_ref()) {
+        if is_removal(step) && before(self.release.as_ref()) {
             return true;
         }
         before(self.everything.as_ref())
@@ -70,6 +68,11 @@ impl Barriers {
                     || before(self.storage_on_host.get(&(storage.clone(), step.host.clone())))
             })
     }
+}
+
+/// Tells whether a step removes or forgets something.
+fn is_removal(step: &Step) -> bool {
+    step.wave.is_release() || step.wave == Wave::Settle
 }
 
 /// Joins a proposal.
@@ -99,7 +102,6 @@ impl Joined {
                 let waiting = self.waiting(&step);
                 self.barriers.add(&waiting);
                 self.blocked.insert(waiting);
-                self.dropped.extend(step.forgets);
             } else {
                 self.steps.push(step);
             }
@@ -111,7 +113,8 @@ impl Joined {
         let cause = self.blocked.iter().find(|blocked| {
             let broken =
                 Broken { wave: blocked.wave, host: blocked.host.as_ref(), storage: blocked.storage.as_ref() };
-            blocked.wave < step.wave && (broken.stops(step) || blocked.wave == Wave::Record)
+            blocked.wave < step.wave
+                && (broken.stops(step) || (is_removal(step) && blocked.wave == Wave::Record))
         });
         let reason = match cause {
             Some(Blocked { subject, host: Some(host), .. }) => format!("waits for {subject} on {host}"),
@@ -127,12 +130,10 @@ impl Joined {
     /// Makes the plan: merges, adds the record steps, sorts.
     pub fn finish(mut self, scene: &Scene<'_>, released: &BTreeMap<HostId, Vec<Owned>>) -> Plan {
         let mut steps = merged(std::mem::take(&mut self.steps));
-        let kept = |entry: &&Owned| !self.dropped.iter().any(|dropped| dropped.same_resource(entry));
-        let forgotten: BTreeMap<HostId, Vec<Owned>> = released
-            .iter()
-            .map(|(host, entries)| (host.clone(), entries.iter().filter(kept).cloned().collect()))
-            .collect();
-        steps.extend(ownership::records(scene, &steps, &forgotten));
+        // Nothing is forgotten while any removal waits: the entries say what the next run has to look at.
+        let nothing = BTreeMap::new();
+        let forgotten = if self.barriers.release.is_none() { released } else { &nothing };
+        steps.extend(ownership::records(scene, &steps, forgotten));
         steps.sort_by(|a, b| (a.wave, &a.host).cmp(&(b.wave, &b.host)));
         let mut waves: Vec<(Wave, Vec<Step>)> = Vec::new();
         for step in steps {

@@ -123,6 +123,7 @@ fn plan_with<'a>(
     let released = release::plan(&scene, &claims(&scene), Data::Keep);
     let mut proposal = ownership::unusable(&scene);
     proposal.extend(released.proposal);
+    proposal.extend(guests::without_libvirt(&scene));
     for backend in backends {
         proposal.extend(backend.plan(seen));
     }

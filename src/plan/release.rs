@@ -121,7 +121,7 @@ fn steps(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> Res
             let title = format!("stop and remove {name}");
             run(ResourceKind::Mount, Wave::ReleaseMount, title, mount_unit::remove(name))
         }
-        OwnedKind::File => file(&removal(ResourceKind::Host))?,
+        OwnedKind::File => file(&removal(ResourceKind::Trust))?,
         OwnedKind::Block => block(scene, &removal(ResourceKind::Trust))?,
         OwnedKind::GlusterVolume => {
             let title = format!("stop and delete volume {name}, its bricks keep their data");
@@ -226,7 +226,7 @@ fn data_directory(removal: &Removal<'_>, data: Data<'_>) -> Result<Vec<Step>, Bo
 /// Deadline for deleting a brick's files.
 const DELETE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(600);
 
-/// An image is deleted through its mount, before that goes; where nothing is mounted it goes with the bricks, or stays.
+/// An image is deleted through its mount, after its guest and before the mount goes; where nothing is mounted it goes with the bricks, or stays.
 fn image(scene: &Scene<'_>, removal: &Removal<'_>, data: Data<'_>) -> Result<Vec<Step>, Box<Blocked>> {
     use crate::storage::Attached;
     let Some(Ok(storage)) = removal.entry.storage.as_deref().map(StorageId::new) else {
@@ -239,7 +239,7 @@ fn image(scene: &Scene<'_>, removal: &Removal<'_>, data: Data<'_>) -> Result<Vec
     };
     let title = format!("delete image {path}");
     let effect = Effect::RemoveFiles(vec![path]);
-    Ok(vec![removal.step(Wave::ReleaseGuest, title, effect).risking(Risk::DataLoss)])
+    Ok(vec![removal.step(Wave::ReleasePool, title, effect).risking(Risk::DataLoss)])
 }
 
 /// Refuses names for deletion of which stor owns no data.

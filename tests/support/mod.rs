@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use stor::host::fake::{FakeHost, Faults};
 use stor::host::{Fleet, Host};
 use stor::libvirt::fake::FakeConnector;
-use stor::model::{AbsPath, HostId, HostSeen, Observations, Query};
+use stor::model::{AbsPath, HostId, Observations, Query};
 use stor::spec::{Cluster, Role};
 
 use breaking::{Breaker, Breaking};
@@ -92,21 +92,9 @@ impl World {
         Fleet::new(hosts.collect::<Vec<_>>(), 1)
     }
 
-    /// Asks all hosts, without the code under `observe`.
+    /// Asks all hosts.
     pub fn observe(&self, batches: &BTreeMap<HostId, Vec<Query>>) -> Observations {
-        let mut seen = Observations::default();
-        let fleet = self.fleet();
-        for (id, batch) in batches {
-            let answered = fleet.host(id).unwrap().query(batch);
-            seen.insert(
-                id.clone(),
-                match answered {
-                    Ok(answers) => HostSeen::Answered(batch.iter().cloned().zip(answers).collect()),
-                    Err(error) => HostSeen::Unobserved(error.to_string()),
-                },
-            );
-        }
-        seen
+        stor::observe::observe(&self.fleet(), batches)
     }
 
     /// Takes a host off the network, or puts it back.
