@@ -7,7 +7,7 @@
 //!   and lengths are sent first and the bytes after, so that any byte may occur in an output.
 //! - A command in uninterruptible sleep outlives SIGKILL and with it `timeout`: a watchdog interrupts the wait, and the
 //!   command counts as killed.
-//! - No command holds the connection or the lock: their outputs are files, and the lock's descriptor is closed for them.
+//! - No command holds the connection or the lock: their outputs are files, and the lock's descriptors are closed for them.
 //! - Standard input is written by the shell's own `printf`, so a secret is in no argument list and in no file.
 
 use std::fmt::Write as _;
@@ -55,14 +55,18 @@ pub(super) enum Frame<'a> {
     /// Queries: outputs are limited.
     Queries,
     /// Queries under a lock that is held until standard input ends.
-    Locked {
-        /// The lock's file.
-        file: &'a str,
-        /// What a second comer is told.
-        holder: &'a str,
-    },
-    /// One command that changes something.
-    Effect,
+    Locked(&'a Lock),
+    /// One command that changes something, under the lock if one is held.
+    Effect(Option<&'a Lock>),
+}
+
+/// A lock on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lock {
+    /// Its file, which holds `holder` while the lock is held.
+    pub file: String,
+    /// What a second comer is told, in one line; differs between any two runs of stor.
+    pub holder: String,
 }
 
 /// What the script answered.
@@ -84,6 +88,9 @@ pub(super) enum ReplyError {
     /// The reply ended early: the connection broke.
     #[error("the answer ended early")]
     Short(#[source] std::io::Error),
+    /// The script began and said nothing more: the connection broke, or the shell gave up.
+    #[error("the script ended without an answer")]
+    Silent,
     /// The reply is not one.
     #[error("{0}")]
     Malformed(String),
@@ -99,13 +106,15 @@ pub(super) fn time_limit(jobs: &[Job]) -> Duration {
 /// Writes the script.
 pub(super) fn script(jobs: &[Job], frame: Frame<'_>) -> Vec<u8> {
     let mut out = Vec::from(PREPARE.replace("BEGIN", BEGIN));
-    if let Frame::Locked { file, holder } = frame {
-        out.extend(LOCK.replace("FILE", &quote::word(file)).replace("HOLDER", &quote::word(holder)).bytes());
+    match frame {
+        Frame::Locked(lock) => out.extend(with_lock(LOCK, lock).bytes()),
+        Frame::Effect(Some(lock)) => out.extend(guard(lock).bytes()),
+        Frame::Queries | Frame::Effect(None) => {}
     }
     if jobs.is_empty() {
         out.extend(b"printf 'ok 0\\n'\n");
     } else {
-        if !matches!(frame, Frame::Effect) {
+        if !matches!(frame, Frame::Effect(_)) {
             out.extend(b"ulimit -f 65536\n");
         }
         out.extend(COLLECT.replace("LIMIT", &time_limit(jobs).as_secs().to_string()).bytes());
@@ -120,7 +129,7 @@ pub(super) fn script(jobs: &[Job], frame: Frame<'_>) -> Vec<u8> {
         }
         out.extend(ANSWER.replace("COUNT", &jobs.len().to_string()).bytes());
     }
-    if matches!(frame, Frame::Locked { .. }) {
+    if matches!(frame, Frame::Locked(_)) {
         out.extend(HOLD.bytes());
     }
     out.extend(b"}\n");
@@ -136,12 +145,29 @@ umask 022
 cd /
 "#;
 
-/// flock(1) exits 1 when the lock is held; any other status means that it could not try.
+/// The lines by which an effect makes sure that the lock is still held by its own stor, which may have slept too long,
+/// and keeps the next stor waiting until it has ended, should its own be killed meanwhile.
+pub(super) fn guard(lock: &Lock) -> String {
+    with_lock(GUARD, lock)
+}
+
+fn with_lock(text: &str, lock: &Lock) -> String {
+    text.replace("FILE", &quote::word(&lock.file)).replace("HOLDER", &quote::word(&lock.holder))
+}
+
+/// flock(1) exits 1 when the lock is held; any other status means that it could not try. What an earlier stor left
+/// running holds `FILE.busy` shared.
 const LOCK: &str = r#"mkdir -p /run/stor && exec 9>>FILE || exit 0
 flock -n 9; s=$?
 [ "$s" -ne 1 ] || { printf 'busy\n'; head -c 400 FILE; exit 0; }
 [ "$s" -eq 0 ] || { printf 'failed\nflock exited %s\n' "$s"; exit 0; }
 printf '%s\n' HOLDER >FILE
+flock -w 10 FILE.busy true || { printf 'busy\na command that an earlier stor left running\n'; exit 0; }
+"#;
+
+const GUARD: &str = r#"exec 8>>FILE.busy && flock -s 8 || exit 0
+h=; read -r h 2>/dev/null <FILE
+if [ "$h" != HOLDER ] || flock -n FILE true; then printf 'failed\nthe lock of this host was lost\n'; exit 0; fi
 "#;
 
 /// `collect` waits for one command. After the watchdog's signal `wait` returns at once with a status above 128; the
@@ -163,7 +189,7 @@ else
 s="$s $r" f="$f $d/$1o $d/$1e"
 fi
 }
-( trap 'kill "$k"; exit' TERM; sleep LIMIT & k=$!; wait "$k"; kill -USR1 "$$" ) </dev/null >/dev/null 2>&1 9>&- &
+( trap 'kill "$k"; exit' TERM; sleep LIMIT & k=$!; wait "$k"; kill -USR1 "$$" ) </dev/null >/dev/null 2>&1 8>&- 9>&- &
 w=$!
 "#;
 
@@ -174,8 +200,12 @@ cat $f
 rm -rf "$d"
 "#;
 
-/// Ends with the connection or with stor, whichever goes first.
-const HOLD: &str = "while read -r _; do :; done\n";
+/// Ends with the connection, with stor, or when stor's sign of life, one byte every [`SIGN_OF_LIFE`], stays away: a link
+/// that went silent must not keep the lock until TCP gives up (2 hours, tcp(7)).
+const HOLD: &str = "exec >/dev/null 2>&1\nwhile [ -n \"$(timeout 90 head -c 1 8>&- 9>&-)\" ]; do :; done\n";
+
+/// Time between two signs of life of a held lock.
+pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
 
 fn start(out: &mut Vec<u8>, index: usize, job: &Job) {
     let input = match &job.stdin {
@@ -196,7 +226,7 @@ fn start(out: &mut Vec<u8>, index: usize, job: &Job) {
         line.push_str(" </dev/null");
     }
     #[expect(clippy::expect_used, reason = "writing to a String cannot fail")]
-    writeln!(line, " >\"$d/{index}o\" 2>\"$d/{index}e\" 9>&- & p{index}=$!")
+    writeln!(line, " >\"$d/{index}o\" 2>\"$d/{index}e\" 8>&- 9>&- & p{index}=$!")
         .expect("a String takes any text");
     out.extend(line.trim_start().bytes());
 }
@@ -211,7 +241,7 @@ pub(super) fn read_reply(input: &mut impl BufRead) -> Result<Option<Reply>, Repl
         }
     }
     let Some(head) = read_line(input)? else {
-        return Err(ReplyError::Malformed("the script did not start".to_owned()));
+        return Err(ReplyError::Silent);
     };
     match head.split_once(' ').unwrap_or((&head, "")) {
         ("not-root", _) => Ok(Some(Reply::NotRoot)),

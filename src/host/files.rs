@@ -39,7 +39,7 @@ const READ: &str = r#"[ -e "$1" ] || exit 44; exec cat -- "$1""#;
 /// A symbolic link is followed and stays: `authorized_keys` may be kept elsewhere. `cp -a` keeps owner, mode, ACL and
 /// label. `$2` is the mode of a file that did not exist (then `$3` is `-`).
 const REPLACE: &str = r#"set -e
-p=$(readlink -f -- "$1"); d=${p%/*}; t="${d}/.${p##*/}.stor-new"; o="${d}/.${p##*/}.stor-old"
+p=$(readlink -m -- "$1"); d=${p%/*}; t="${d}/.${p##*/}.stor-new"; o="${d}/.${p##*/}.stor-old"
 mkdir -p -- "$d/"
 rm -f -- "$t" "$o"
 trap 'rm -f -- "$t" "$o"' EXIT; trap 'exit 1' HUP INT TERM
@@ -147,7 +147,8 @@ pub(super) fn copy_in(host: &SshHost, source: &Path, target: &AbsPath) -> Result
     let script = COPY
         .replace("TARGET", &quote::word(target.as_str()))
         .replace("LENGTH", &length.to_string())
-        .replace("BEGIN", super::batch::BEGIN);
+        .replace("BEGIN", super::batch::BEGIN)
+        .replace("GUARD\n", &host.lock_held().map(|lock| super::batch::guard(&lock)).unwrap_or_default());
     let ended = host.stream(&script, file, &copy)?;
     match ended.first() {
         Some(ended) if ended.status == Some(0) => Ok(()),
@@ -161,13 +162,15 @@ const COPY: &str = r#"printf "\n%s\n" "BEGIN"
 [ -O /proc ] || { printf "not-root\n"; exit 0; }
 export LC_ALL=C PATH="${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 umask 022
-e=$(
+GUARD
+e=$( {
+exec 8>&-
 p=TARGET; d=${p%/*}/; t=$d.${p##*/}.stor-copy
 trap 'rm -f -- "$t"' EXIT; trap 'exit 1' HUP INT TERM PIPE
 rm -f -- "$t" || exit
 dd of="$t" bs=1M iflag=fullblock conv=sparse,fsync,excl status=none || exit
 truncate -s ">LENGTH" -- "$t" && [ "$(wc -c <"$t")" -eq LENGTH ] || { echo "the copy has not the length of its source" >&2; exit 1; }
 sync -- "$t" && ln -T -- "$t" "$p" && sync -- "$d"
-) 2>&1 >/dev/null; s=$?
+} 2>&1 >/dev/null ); s=$?
 printf "ok 1\n%s\n0 -\n%s -\n%s total\n%s" "$s" "${#e}" "${#e}" "$e"
 "#;

@@ -1,16 +1,16 @@
 //! The host's lock: a remote shell holds it with flock(1) for as long as its standard input stays open.
 //!
 //! Nothing has to be cleaned up: when stor ends in any way, the kernel closes the pipe, ssh passes the end on, and the
-//! remote shell ends, and the lock with it. Imports `model`.
+//! remote shell ends, and the lock with it; when the link goes silent, the signs of life stay away. Imports `model`.
 
 use std::fs::File;
 use std::io::{BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
-use std::sync::mpsc;
+use std::sync::{PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use super::batch::{self, Ended, Frame, Job, Reply, ReplyError};
-use super::ssh::{MARGIN, SshHost};
+use super::batch::{self, Ended, Frame, Job, Lock, Reply, ReplyError};
+use super::ssh::{Held, MARGIN, SshHost};
 use super::{Holder, Host, HostError, LockGuard, diagnose, process};
 
 /// Time for the remote shell to end once its standard input is closed.
@@ -20,10 +20,46 @@ const RELEASE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 struct Session {
     child: Child,
-    stdin: Option<ChildStdin>,
 }
 
-impl LockGuard for Session {}
+/// A held lock: the session, the thread that shows it signs of life, and the host's note of it.
+struct Guard {
+    session: Session,
+    life: Option<(mpsc::Sender<()>, std::thread::JoinHandle<()>)>,
+    held: Held,
+}
+
+impl LockGuard for Guard {}
+
+impl Drop for Guard {
+    /// Waits until the lock is free, so that the next stor does not find it held by one that has ended.
+    fn drop(&mut self) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Some((end, thread)) = self.life.take() {
+            drop(end);
+            if thread.join().is_err() {
+                tracing::warn!("the thread of a lock panicked");
+            }
+        }
+        if let Err(error) = self.session.ended() {
+            tracing::warn!(%error, "cannot end the session of a lock");
+        }
+    }
+}
+
+/// Writes a byte now and then until the sender is dropped; then standard input closes, and the lock goes.
+fn show_life(mut stdin: ChildStdin) -> (mpsc::Sender<()>, std::thread::JoinHandle<()>) {
+    let (end, ended) = mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        while ended.recv_timeout(batch::SIGN_OF_LIFE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            if let Err(error) = stdin.write_all(b".").and_then(|()| stdin.flush()) {
+                // The next effect on the host finds out that the lock is lost.
+                return tracing::warn!(%error, "the session of a lock ended early");
+            }
+        }
+    });
+    (end, thread)
+}
 
 impl Session {
     /// Waits for ssh to end by itself, not longer than [`RELEASE`], and tells its exit status.
@@ -42,11 +78,15 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// Waits until the lock is free, so that the next stor does not find it held by one that has ended.
     fn drop(&mut self) {
-        drop(self.stdin.take());
-        if let Err(error) = self.ended() {
-            tracing::warn!(%error, "cannot end the session of a lock");
+        match self.child.try_wait() {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                if let Err(error) = self.child.kill().and_then(|()| self.child.wait().map(drop)) {
+                    tracing::warn!(%error, "cannot end the session of a lock");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot wait for the session of a lock"),
         }
     }
 }
@@ -57,9 +97,11 @@ pub(super) fn take(
     holder: &Holder,
     jobs: &[Job],
 ) -> Result<(Box<dyn LockGuard>, Vec<Ended>), HostError> {
-    let file = format!("/run/stor/{}.lock", holder.cluster);
-    let text = holder.text.replace(['\n', '\0'], " ");
-    let script = batch::script(jobs, Frame::Locked { file: &file, holder: &text });
+    let lock = Lock {
+        file: format!("/run/stor/{}.lock", holder.cluster),
+        holder: holder.text.replace(char::is_control, " ").trim().to_owned(),
+    };
+    let script = batch::script(jobs, Frame::Locked(&lock));
     let mut stderr = process::scratch()?;
     let (mut session, replies) = open(host, script, &stderr)?;
     let limit = batch::time_limit(jobs) + MARGIN;
@@ -70,9 +112,10 @@ pub(super) fn take(
         return Err(HostError::Deadline { host, command, deadline: limit });
     };
     if matches!(reply, Ok(Some(Reply::Ended(_)))) {
-        session.stdin = Some(stdin);
         let ended = host.answers(reply, "observe", jobs.len(), None, "")?;
-        return Ok((Box::new(session), ended));
+        *host.held().lock().unwrap_or_else(PoisonError::into_inner) = Some(lock);
+        let guard = Guard { session, life: Some(show_life(stdin)), held: Held::clone(host.held()) };
+        return Ok((Box::new(guard), ended));
     }
     // Without answers ssh has ended or is about to: its status and its message say why.
     drop(stdin);
@@ -102,7 +145,7 @@ fn open(
         .spawn()
         .map_err(|error| local("start ssh", error))?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let session = Session { child, stdin: None };
+    let session = Session { child };
     match (stdin, stdout) {
         (Some(stdin), Some(stdout)) => Ok((session, exchange(stdin, stdout, script))),
         _ => Err(local("start ssh", std::io::ErrorKind::BrokenPipe.into())),

@@ -4,10 +4,10 @@
 //! `diagnose`; what to ask or change is decided elsewhere.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::batch::{self, Ended, Frame, Job, Reply, ReplyError};
+use super::batch::{self, Ended, Frame, Job, Lock, Reply, ReplyError};
 use super::process::{self, Input};
 use super::{Fleet, Holder, Host, HostError, LockGuard, config, diagnose, files, judge, lock, quote};
 use crate::model::{AbsPath, Answer, BlockSpec, Command, FileSpec, HostId, Output, Query, Stdin};
@@ -17,6 +17,9 @@ pub use super::config::{SshAccess, SshConfig};
 
 /// Time that connecting, logging in and the way back may take besides the commands' own.
 pub(super) const MARGIN: Duration = Duration::from_secs(config::CONNECT_TIMEOUT as u64 + 10);
+
+/// ssh's own exit status when the connection failed (ssh(1), EXIT STATUS).
+const SSH_FAILED: i32 = 255;
 
 /// Prepares all hosts of a cluster; contacts none.
 ///
@@ -29,6 +32,7 @@ pub fn connect(cluster: &Cluster, access: &SshAccess, cap: usize) -> Result<(Fle
             id: spec.id.clone(),
             config: written.config().to_owned(),
             elevation: config::elevation(spec, access),
+            held: Held::default(),
         })
     });
     let fleet = Fleet::new(hosts, cap);
@@ -41,7 +45,11 @@ pub struct SshHost {
     id: HostId,
     config: PathBuf,
     elevation: Elevation,
+    held: Held,
 }
+
+/// The lock that this stor holds on the host, shared with its guard.
+pub(super) type Held = Arc<Mutex<Option<Lock>>>;
 
 impl SshHost {
     /// What runs on the host: a shell that reads the script, as root. Constant, so that sudoers can name it.
@@ -62,7 +70,7 @@ impl SshHost {
 
     /// Runs one command, whatever its end.
     pub(super) fn one(&self, job: &Job) -> Result<Ended, HostError> {
-        let mut ended = self.batch(std::slice::from_ref(job), Frame::Effect)?;
+        let mut ended = self.batch(std::slice::from_ref(job), Frame::Effect(self.lock_held().as_ref()))?;
         ended.pop().ok_or_else(|| self.protocol("no answer"))
     }
 
@@ -132,7 +140,12 @@ impl SshHost {
                 Err(self.protocol(format!("{reason} {}", super::last_lines(stderr))))
             }
             Ok(None) => Err(diagnose::no_reply(&self.id, self.elevation, status, stderr)),
-            Err(ReplyError::Short(_)) => Err(diagnose::broke_off(&self.id, words, stderr)),
+            Err(error @ ReplyError::Silent) if status.is_some_and(|status| status != SSH_FAILED) => {
+                Err(self.protocol(format!("{error}: {}", super::last_lines(stderr))))
+            }
+            Err(ReplyError::Short(_) | ReplyError::Silent) => {
+                Err(diagnose::broke_off(&self.id, words, stderr))
+            }
             Err(ReplyError::Malformed(reason)) => {
                 Err(self.protocol(format!("{reason} {}", super::last_lines(stderr)).trim_end().to_owned()))
             }
@@ -183,6 +196,16 @@ impl SshHost {
         let deadline = job.deadline + MARGIN;
         let ended = process::run(&self.config, &self.id, &remote, Input::File(input), deadline)?;
         self.understand(std::slice::from_ref(job), job.deadline, &ended)
+    }
+
+    /// Where the lock that this stor holds on the host is kept.
+    pub(super) fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// The lock that this stor holds on the host.
+    pub(super) fn lock_held(&self) -> Option<Lock> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Lets no further session wait for a master whose connection may be dead; sessions under way go on.

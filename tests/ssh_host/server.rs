@@ -88,25 +88,7 @@ impl Server {
     }
 
     pub fn cluster(&self, user: &str, elevation: Elevation) -> Cluster {
-        let id = HostId::new("kvm1").unwrap();
-        let ssh = SshSpec { user: Some(user.into()), port: Some(self.port), identity_file: None, elevation };
-        let host = HostSpec { id: id.clone(), address: "127.0.0.1".into(), role: Role::Hypervisor, ssh };
-        Cluster {
-            name: "testlab".parse().unwrap(),
-            base: "/".into(),
-            hosts: [(id, host)].into(),
-            storage: Default::default(),
-            images: Default::default(),
-            guests: Default::default(),
-            migration: MigrationPolicy {
-                bandwidth: None,
-                max_downtime: Duration::from_millis(300),
-                timeout: Duration::from_secs(60),
-                on_timeout: OnTimeout::Abort,
-                per_host: 1,
-                per_cluster: 1,
-            },
-        }
+        cluster(self.port, user, elevation)
     }
 
     pub fn connect(&self, access: &SshAccess, user: &str, elevation: Elevation) -> (Fleet, SshConfig) {
@@ -136,4 +118,27 @@ fn keygen(path: &Path) {
     let status =
         Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path).status().unwrap();
     assert!(status.success());
+}
+
+/// A cluster of one host on loopback.
+pub fn cluster(port: u16, user: &str, elevation: Elevation) -> Cluster {
+    let id = HostId::new("kvm1").unwrap();
+    let ssh = SshSpec { user: Some(user.into()), port: Some(port), identity_file: None, elevation };
+    let host = HostSpec { id: id.clone(), address: "127.0.0.1".into(), role: Role::Hypervisor, ssh };
+    Cluster {
+        name: "testlab".parse().unwrap(),
+        base: "/".into(),
+        hosts: [(id, host)].into(),
+        storage: Default::default(),
+        images: Default::default(),
+        guests: Default::default(),
+        migration: MigrationPolicy {
+            bandwidth: None,
+            max_downtime: Duration::from_millis(300),
+            timeout: Duration::from_secs(60),
+            on_timeout: OnTimeout::Abort,
+            per_host: 1,
+            per_cluster: 1,
+        },
+    }
 }
