@@ -126,3 +126,33 @@ fn a_destroy_that_breaks_anywhere_is_finished_by_the_next() {
     let file = cluster(CLUSTER);
     breaks_anywhere(&[Goal::Apply(&file)], &Goal::Destroy(&file, DeleteData::default()));
 }
+
+/// The usual file with one more volume on the same servers, an image on it, and a guest.
+fn with_a_second_volume() -> Cluster {
+    let text = CLUSTER
+        .replace(
+            "images:\n",
+            "  two:\n    gluster:\n      replica: 3\n      bricks: [store1:/data/bricks/two, store2:/data/bricks/two, store3:/data/bricks/two]\n\nimages:\n  mail: { storage: two, size: 1GiB, format: raw }\n",
+        )
+        .replace("guests:\n", "guests:\n  mail: { image: mail, memory: 64MiB, vcpus: 1, on: kvm2 }\n");
+    cluster(&text)
+}
+
+#[test]
+fn growing_that_breaks_anywhere_is_finished_by_the_next() {
+    let (small, grown) = (cluster(CLUSTER), with_a_second_volume());
+    breaks_anywhere(&[Goal::Apply(&small)], &Goal::Apply(&grown));
+}
+
+#[test]
+fn pruning_that_breaks_anywhere_is_finished_by_the_next() {
+    let (small, grown) = (cluster(CLUSTER), with_a_second_volume());
+    breaks_anywhere(&[Goal::Apply(&grown)], &Goal::Apply(&small));
+}
+
+#[test]
+fn deleting_data_that_breaks_anywhere_is_finished_by_the_next() {
+    let file = cluster(CLUSTER);
+    let named = DeleteData(["gfs".parse().unwrap()].into());
+    breaks_anywhere(&[Goal::Apply(&file)], &Goal::Destroy(&file, named));
+}

@@ -228,6 +228,8 @@ fn a_name_that_owns_no_data_stops_the_whole_destroy() {
     let plan = destroy_for(&world, &file, &["gsf"]);
     assert_eq!(plan.steps().count(), 0);
     assert!(plan.blocked.iter().any(|blocked| blocked.subject.name == "gsf"));
+    let bare = destroy_for(&World::bare(&file), &file, &["gfs"]);
+    assert!(bare.is_empty() && bare.findings.len() == 1, "{}", show(&bare));
 }
 
 #[test]

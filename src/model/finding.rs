@@ -50,6 +50,7 @@ pub enum FindingCode {
     HealPending,
     BrickDown,
     PeerDisconnected,
+    DataNotOwned,
     // preflight
     GuestNotRunning,
     GuestPaused,

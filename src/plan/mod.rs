@@ -146,6 +146,6 @@ fn destroy_with<'a>(
     let released = release::plan(&scene, &BTreeMap::new(), Data::Leave(delete));
     let mut proposal = ownership::unusable(&scene);
     proposal.extend(released.proposal);
-    proposal.blocked.extend(release::unknown_names(&scene, delete));
+    proposal.extend(release::without_data(&scene, delete));
     join::join(proposal).finish(&scene, &released.forgotten)
 }

@@ -11,8 +11,8 @@ use super::domains::DomainsError;
 use super::scene::Scene;
 use super::users::{self, InUse};
 use crate::model::{
-    AbsPath, BlockSpec, Blocked, Command, Difference, Effect, FileMode, HostId, Owned, OwnedKind, Proposal,
-    ResourceId, ResourceKind, Risk, Step, StorageId, Wave,
+    AbsPath, BlockSpec, Blocked, Command, Difference, Effect, FileMode, Finding, FindingCode, HostId, Owned,
+    OwnedKind, Proposal, ResourceId, ResourceKind, Risk, Severity, Step, StorageId, Wave,
 };
 use crate::storage::{gluster, mount_unit};
 
@@ -242,27 +242,29 @@ fn image(scene: &Scene<'_>, removal: &Removal<'_>, data: Data<'_>) -> Result<Vec
     Ok(vec![removal.step(Wave::ReleasePool, title, effect).risking(Risk::DataLoss)])
 }
 
-/// Refuses names for deletion of which stor owns no data.
-pub(super) fn unknown_names(scene: &Scene<'_>, delete: &DeleteData) -> Vec<Blocked> {
-    let known = |storage: &&StorageId| {
-        let mut records = scene.records.values().flatten();
-        records.any(|record| {
-            record
-                .owned
-                .iter()
-                .any(|entry| is_data(entry) && entry.storage.as_deref() == Some(storage.as_str()))
-        })
+/// Says of which named storage stor owns no data: nothing is left to delete, or, if the file has no such storage either,
+/// the name is a mistake and nothing at all is done.
+pub(super) fn without_data(scene: &Scene<'_>, delete: &DeleteData) -> Proposal {
+    let owned = |storage: &StorageId| {
+        let entries = scene.records.values().flatten().flat_map(|record| &record.owned);
+        let mut data = entries.filter(|entry| is_data(entry));
+        data.any(|entry| entry.storage.as_deref() == Some(storage.as_str()))
     };
-    let refuse = |storage: &StorageId| {
+    let mut proposal = Proposal::default();
+    for storage in delete.0.iter().filter(|storage| !owned(storage)) {
         let subject = ResourceId::new(ResourceKind::Storage, storage);
-        Blocked::new(
-            Wave::Record,
-            subject,
-            "stor owns no data of this storage on the hosts that it could ask",
-        )
-        .hint("see --delete-data: it takes the names of storage that stor created data for")
-    };
-    delete.0.iter().filter(|storage| !known(storage)).map(refuse).collect()
+        let message = format!("stor owns no data of storage {storage} on the hosts that it could ask");
+        if scene.cluster.storage.contains_key(storage) {
+            let finding = Finding::new(Severity::Advice, FindingCode::DataNotOwned, subject, message);
+            let remedy =
+                "nothing, if it was deleted before; data that an earlier destroy left is yours to delete";
+            proposal.findings.push(finding.remedy(remedy));
+        } else {
+            let blocked = Blocked::new(Wave::Record, subject, message);
+            proposal.blocked.push(blocked.hint("name storage of the file, or storage that stor made before"));
+        }
+    }
+    proposal
 }
 
 /// Says that storage cannot go because guests use it, or because nobody knows whether they do.
