@@ -163,8 +163,7 @@ fn render(cluster: &Cluster, access: &SshAccess, sockets: &Path, context: &str) 
 /// What no user's configuration may change: no questions, no unknown host keys, nothing forwarded, no own command.
 /// A silent link is given up after 45 s. `Match final` makes ssh read everything once more with the host's address in place
 /// of its name, so that a user's `Host ADDRESS` block counts too.
-const FIXED: &str = "\
-  ControlMaster auto
+const FIXED: &str = "  ControlMaster auto
   BatchMode yes
   StrictHostKeyChecking yes
   UpdateHostKeys no

@@ -59,6 +59,7 @@ pub fn run(command: &Command) -> Result<Output, HostError> {
 ///
 /// # Errors
 /// [`HostError::Local`] when the log cannot be opened or the program not started.
+#[expect(clippy::disallowed_methods, reason = "this is where processes start")]
 pub fn spawn(command: &Command, environment: &[(&str, &str)], log: &Path) -> Result<Child, HostError> {
     let open = || File::options().create(true).append(true).open(log);
     let local = |action: String| move |source| HostError::Local { action, source };

@@ -101,6 +101,7 @@ fn ssh(config: &Path, args: &[&str]) -> duct::Expression {
 }
 
 /// An ssh that stays open, with pipes that its caller sets; duct has no child with a pipe that stays open.
+#[expect(clippy::disallowed_methods, reason = "this is where processes start")]
 pub(super) fn long_lived(config: &Path, host: &HostId, remote: &str) -> std::process::Command {
     let mut command = std::process::Command::new("ssh");
     command.arg("-F").arg(config).args(["-T", "--", host.as_str(), remote]);

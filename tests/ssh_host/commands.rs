@@ -113,6 +113,20 @@ fn a_connection_that_breaks_under_a_command_is_unknown_and_not_a_failure() {
     }
 }
 
+/// sshd allows 10 sessions per connection (MaxSessions); the others get connections of their own.
+#[test]
+fn more_calls_at_once_than_one_connection_carries_all_succeed() {
+    let server = Server::start("");
+    let host = server.host();
+    host.run(&Command::new("true")).unwrap();
+    std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..14).map(|_| scope.spawn(|| host.run(&sh("sleep 1; echo done")))).collect();
+        for call in calls {
+            assert_eq!(call.join().unwrap().unwrap().stdout, "done\n");
+        }
+    });
+}
+
 /// The canary must be in no process's arguments or environment, here or on the host (the same machine), while it is used.
 #[test]
 fn a_secret_shows_in_no_argument_list_and_no_environment() {

@@ -133,6 +133,14 @@ fn a_user_who_may_run_nothing_but_the_two_shells_of_stor_is_root_there() {
     let target = server.path("copy").display().to_string();
     host.copy_in(&image, &stor::model::AbsPath::new(target).unwrap()).unwrap();
 
+    let holder = stor::host::Holder { cluster: "lock-sudo".parse().unwrap(), text: "me".into() };
+    let (guard, _) = host.lock(&holder, &[]).unwrap();
+    host.run(&Command::new("true")).unwrap();
+    let begin = Instant::now();
+    drop(guard);
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    drop(host.lock(&holder, &[]).unwrap());
+
     // As libvirt calls it (virNetSocketNewConnectSSH).
     let output = Process::new(config.wrapper(&id).unwrap())
         .args(["-T", "-e", "none", "--", "kvm1", "sh -c 'id -u; echo \"$0\"'"])
