@@ -220,6 +220,14 @@ pub fn mount_unit(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec) -> Moun
     }
 }
 
+/// What the mount table may call this volume: any of its servers, by address or by its name in the file, with or without
+/// the slash.
+#[must_use]
+pub fn mount_sources(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec) -> BTreeSet<String> {
+    let names = server_ids(spec).into_iter().flat_map(|host| [address(cluster, host), host.as_str()]);
+    names.flat_map(|name| [format!("{name}:/{id}"), format!("{name}:{id}")]).collect()
+}
+
 /// What a hypervisor needs, by how it reaches the volume.
 #[must_use]
 pub fn client_needs(access: Access) -> &'static [Need] {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::commands::{DAEMON, GROUP, SERVER};
 use super::spec::GlusterSpec;
 use crate::libvirt::xml::{self, Element};
-use crate::model::{AbsPath, Answer, Command, HostId, Observations, Query, Stdin, Unknown};
+use crate::model::{AbsPath, Answer, Command, HostId, Observations, Query, Unknown};
 use crate::storage::mount_probe::{self, mount_table};
 use crate::storage::mount_unit::{self, UnitState};
 use crate::storage::packages::{self, PackagesError};
@@ -161,13 +161,14 @@ pub struct BrickPlace {
     pub entry: Option<String>,
 }
 
-fn pool_and_volumes() -> Query {
-    // One process for both: starting `gluster` costs far more than what it asks.
-    Query::new(
-        Command::new("gluster")
-            .args(["--mode=script", "--xml"])
-            .stdin(Stdin::Text("pool list\nvolume info\n".to_owned())),
-    )
+/// Two processes, although one could answer both from its standard input: there, `gluster` waits two minutes for a daemon
+/// that does not run, and with the command as its arguments it fails at once.
+fn pool() -> Query {
+    Query::new(Command::new("gluster").args(["--mode=script", "--xml", "pool", "list"]))
+}
+
+fn volume_info() -> Query {
+    Query::new(Command::new("gluster").args(["--mode=script", "--xml", "volume", "info"]))
 }
 
 fn kept_on_disk() -> Query {
@@ -224,7 +225,7 @@ fn brick_paths<'a>(spec: &'a GlusterSpec, host: &HostId) -> Vec<&'a AbsPath> {
 pub fn queries(spec: &GlusterSpec, host: &HostId) -> Vec<Query> {
     let paths = brick_paths(spec, host);
     let mut queries = packages::queries(&[SERVER]);
-    queries.extend([mount_unit::state(DAEMON), pool_and_volumes(), kept_on_disk(), group()]);
+    queries.extend([mount_unit::state(DAEMON), pool(), volume_info(), kept_on_disk(), group()]);
     queries.extend([mount_probe::mounts(), places(&paths)]);
     queries.extend(paths.iter().flat_map(|path| [entry(path), mark_entry(path)]));
     queries
@@ -245,8 +246,7 @@ pub fn server(seen: &Observations, spec: &GlusterSpec, host: &HostId) -> Result<
     let answer = seen.answer(host, &ask)?;
     let daemon = mount_unit::parse_state(&answer.stdout)
         .ok_or_else(|| unreadable(&ask, answer.stderr.trim().to_owned()))?;
-    let ask = pool_and_volumes();
-    let said = said(seen.answer(host, &ask)?).map_err(|reason| unreadable(&ask, reason))?;
+    let said = said(seen, host)?;
     let on_disk = &seen.answer(host, &kept_on_disk())?.stdout;
     let group = seen.answer(host, &group())?;
     Ok(ServerFacts {
@@ -261,39 +261,38 @@ pub fn server(seen: &Observations, spec: &GlusterSpec, host: &HostId) -> Result<
     })
 }
 
-/// Reads the answer of `gluster`; `None` when it is not installed or its daemon does not run.
-fn said(answer: &Answer) -> Result<Option<Said>, String> {
-    if answer.not_found()
-        || answer.stderr.contains("Connection failed")
-        || answer.stdout.contains("Connection failed")
-    {
-        return Ok(None);
-    }
-    let documents = documents(&answer.stdout)?;
-    let [pool, info] = documents.as_slice() else {
-        return Err(format!("{} documents instead of two; {}", documents.len(), answer.stderr.trim()));
+/// Reads what `gluster` printed; `None` when it is not installed or its daemon does not run.
+fn said(seen: &Observations, host: &HostId) -> Result<Option<Said>, FactsError> {
+    let read = |query: Query| {
+        let document = document(seen.answer(host, &query)?);
+        let query = query.to_string();
+        document.map_err(|reason| FactsError::Unreadable { host: host.clone(), query, reason })
     };
-    let (own, peers) = peers(pool);
-    let mut volumes = volumes(info)?;
+    let (Some(pool), Some(info)) = (read(pool())?, read(volume_info())?) else { return Ok(None) };
+    let unreadable = |reason: String| {
+        let query = "gluster --xml".to_owned();
+        FactsError::Unreadable { host: host.clone(), query, reason }
+    };
+    let (own, peers) = peers(&pool);
+    let own_uuid = own.ok_or_else(|| unreadable("the pool has no localhost".to_owned()))?;
+    let mut volumes = volumes(&info).map_err(unreadable)?;
     volumes.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Some(Said { own_uuid: own.ok_or("the pool has no localhost")?, peers, volumes }))
+    Ok(Some(Said { own_uuid, peers, volumes }))
 }
 
-/// Splits what several commands printed into their documents, and refuses one that says that its command failed.
-fn documents(text: &str) -> Result<Vec<Element>, String> {
-    let mut out = Vec::new();
-    for part in text.split("<?xml ").skip(1) {
-        let root = xml::parse(&format!("<?xml {part}"), "an answer of gluster")
-            .map_err(|error| error.to_string())?;
-        match root.text_at("opRet") {
-            Some("0") => out.push(root),
-            Some(_) => {
-                return Err(root.text_at("opErrstr").unwrap_or("a failure without a reason").to_owned());
-            }
-            None => return Err("a document without opRet".to_owned()),
-        }
+/// Reads one document, and refuses one that says that its command failed; `None` when there is no daemon to ask.
+fn document(answer: &Answer) -> Result<Option<Element>, String> {
+    let said = [answer.stderr.as_str(), answer.stdout.as_str()];
+    if answer.not_found() || said.iter().any(|text| text.contains("Connection failed")) {
+        return Ok(None);
     }
-    Ok(out)
+    let root = xml::parse(&answer.stdout, "an answer of gluster")
+        .map_err(|error| format!("{error}; {}", answer.stderr.trim()))?;
+    match root.text_at("opRet") {
+        Some("0") => Ok(Some(root)),
+        Some(_) => Err(root.text_at("opErrstr").unwrap_or("a failure without a reason").to_owned()),
+        None => Err("a document without opRet".to_owned()),
+    }
 }
 
 fn peers(root: &Element) -> (Option<String>, Vec<Peer>) {

@@ -40,7 +40,7 @@ pub fn describe(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec) -> Probe 
         Access::Mount => Way::Mounted(MountedDirectory {
             path: spec.mount.clone(),
             fs_type: commands::KERNEL_TYPE,
-            sources: volume.servers.iter().map(|server| format!("{server}:/{id}")).collect(),
+            sources: commands::mount_sources(cluster, id, spec).into_iter().collect(),
             pool: id.as_str().to_owned(),
             identity: Some("glusterfs.gfid.string"),
             split_brain: Some("replica.split-brain-status"),

@@ -100,10 +100,7 @@ pub(in crate::storage::gluster) fn is_this_volume(
     spec: &GlusterSpec,
     source: &str,
 ) -> bool {
-    let Some((server, volume)) = source.rsplit_once(':') else { return false };
-    let servers = commands::server_ids(spec);
-    volume.trim_start_matches('/') == id.as_str()
-        && servers.iter().any(|id| server == id.as_str() || server == commands::address(cluster, id))
+    commands::mount_sources(cluster, id, spec).contains(source)
 }
 
 /// What follows from the unit that is there.
@@ -274,15 +271,18 @@ impl Client<'_> {
         if commands.is_empty() {
             return;
         }
-        let shown = |mounted: bool| if mounted { "mounted" } else { "not mounted" };
-        let observed = format!("{}, {}", state.summary(), shown(mounted));
-        let title = if mounted {
-            format!("have {} mounted with the host", spec.mount)
+        let field = format!("mount.{}", spec.mount);
+        let (title, difference) = if !mounted {
+            let observed = format!("{}, not mounted", state.summary());
+            let title = format!("mount volume {} at {}", self.subject.id, spec.mount);
+            (title, Difference::new(field, "enabled, active, mounted", observed))
+        } else if state.is_enabled() {
+            let title = format!("have systemd read the mount unit of {} again", spec.mount);
+            (title, Difference::new(field, "unit file read", "an older unit file read"))
         } else {
-            format!("mount volume {} at {}", self.subject.id, spec.mount)
+            let title = format!("have {} mounted with the host", spec.mount);
+            (title, Difference::new(field, "enabled", state.summary()))
         };
-        let difference =
-            Difference::new(format!("mount.{}", spec.mount), "enabled, active, mounted", observed);
         let step = self.step(Wave::Mount, self.mount_id(), title, Effect::Run(commands));
         steps.push(step.because(difference));
     }

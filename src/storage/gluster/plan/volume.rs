@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::servers::{Servers, record};
+use super::servers::Servers;
 use super::{Service, Subject};
 use crate::libvirt::qemu_conf;
-use crate::model::{Difference, Effect, Owned, OwnedKind, Proposal, Risk, Step, StorageId, Wave};
+use crate::model::{Difference, Effect, Owned, OwnedKind, Proposal, Record, Risk, Step, StorageId, Wave};
 use crate::storage::gluster::commands;
 use crate::storage::gluster::facts::{Volume, VolumeStatus};
 use crate::storage::gluster::spec::Arbiter;
@@ -115,7 +115,7 @@ pub(super) fn reconcile(
     // Any server could run these, but the record of what stor changes lies with the first.
     if !steps.is_empty() && servers.facts.get(servers.first).is_none() {
         let reason =
-            format!("host {}: was not observed, and changes to the volume start there", servers.first);
+            format!("host {} was not observed, and changes to the volume start there", servers.first);
         let mut blocked = subject.blocked(Wave::Export, subject.volume(), reason).on(servers.first);
         blocked.unknown = true;
         out.blocked.push(blocked);
@@ -129,11 +129,15 @@ pub(super) fn reconcile(
 fn foreign(subject: &Subject<'_>, servers: &Servers<'_>, volume: &Volume) -> Option<(String, String)> {
     let (id, cluster) = (subject.id, subject.cluster.name.as_str());
     let mark = volume.options.get(commands::CLUSTER_OPTION).map(String::as_str);
-    let reason = match mark {
-        Some(mark) if mark == cluster => return None,
-        Some(mark) => format!("volume {id} was made by stor for cluster {mark}"),
-        None if record(subject, servers.first).owns(OwnedKind::GlusterVolume, id.as_str()) => return None,
-        None => format!("volume {id} exists, and stor did not make it"),
+    let record = Record::observed(subject.seen, &subject.cluster.name, servers.first);
+    let reason = match (mark, record) {
+        (Some(mark), _) if mark == cluster => return None,
+        (Some(mark), _) => format!("volume {id} was made by stor for cluster {mark}"),
+        (None, Ok(record)) if record.owns(OwnedKind::GlusterVolume, id.as_str()) => return None,
+        (None, Ok(_)) => format!("volume {id} exists, and stor did not make it"),
+        (None, Err(error)) => {
+            format!("volume {id} exists, and it is not known whether stor made it: {error}")
+        }
     };
     let hint = format!(
         "give the storage another name; or hand the volume over: `gluster volume set {id} {} {cluster}`",
