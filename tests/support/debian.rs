@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use stor::host::fake::{File, Files, Machine, answer, coreutils, failure};
 use stor::libvirt::fake::FakeConnector;
-use stor::model::{AbsPath, Answer, Command, HostId, Stdin};
+use stor::model::{AbsPath, Answer, Command, HostId};
 
 use super::gluster::{GROUP, Pool};
 use super::{path, virsh};
@@ -116,10 +116,7 @@ impl Debian {
             ("gluster", _) if !self.packages.contains("glusterfs-server") => {
                 failure(127, "sh: 1: gluster: not found\n")
             }
-            ("gluster", args) => {
-                let stdin = if let Stdin::Text(text) = &command.stdin { text.as_str() } else { "" };
-                self.pool.lock().unwrap().run(&self.id, args, stdin)
-            }
+            ("gluster", args) => self.pool.lock().unwrap().run(&self.id, args),
             ("virsh", args) => match &self.libvirt {
                 Some(libvirt) => virsh::run(libvirt, &self.id, args),
                 None => failure(127, "sh: 1: virsh: not found\n"),
@@ -365,7 +362,7 @@ impl Debian {
         if !keeps {
             return answer(0, "");
         }
-        let done = self.pool.lock().unwrap().run(&self.id, command, "");
+        let done = self.pool.lock().unwrap().run(&self.id, command);
         if done.ok() { done } else { failure(1, done.stderr) }
     }
 }

@@ -71,15 +71,14 @@ impl Pool {
     }
 
     /// Runs `gluster` on a host.
-    pub fn run(&mut self, host: &HostId, args: &[&str], stdin: &str) -> Answer {
+    pub fn run(&mut self, host: &HostId, args: &[&str]) -> Answer {
         if !self.running.contains(host) {
             return failure(1, "Connection failed. Please check if gluster daemon is operational.\n");
         }
         let args: Vec<&str> = args.iter().copied().filter(|arg| *arg != "--mode=script").collect();
         match args.as_slice() {
-            ["--xml"] if stdin == "pool list\nvolume info\n" => {
-                answer(0, self.pool_list(host) + &self.info(host))
-            }
+            ["--xml", "pool", "list"] => answer(0, self.pool_list(host)),
+            ["--xml", "volume", "info"] => answer(0, self.info(host)),
             ["peer", "probe", address] => self.probe(host, address),
             ["peer", "detach", address] => self.detach(host, address),
             ["volume", "create", name, words @ ..] => self.create(host, name, words),
