@@ -23,6 +23,9 @@ use super::{
 };
 use crate::model::{ClusterName, Command, HostId};
 
+/// Where systemd-nspawn keeps locks and directories of the containers that it runs.
+const NSPAWN_STATE: &str = "/run/systemd/nspawn";
+
 /// The words that run one host until it stops.
 fn container(groups: &Groups, lab: &ClusterName, host: &HostId, files: &HostFiles) -> Command {
     let command = match groups {
@@ -103,6 +106,10 @@ pub(super) fn leave_mounts() -> Result<(), LabError> {
 }
 
 fn mount_host(groups: &Groups, root: &Path, files: &HostFiles) -> Result<(), LabError> {
+    // systemd-nspawn leaves locks and directories there when it is killed; here they end with the mount namespace.
+    state::make_directory(Path::new(NSPAWN_STATE), 0o755)?;
+    mount(Some("tmpfs"), NSPAWN_STATE, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
+        .map_err(LabError::errno(format!("cover {NSPAWN_STATE}")))?;
     if matches!(groups, Groups::Own { .. }) {
         let found = statfs(group::MOUNT).map_err(LabError::errno("look at /sys/fs/cgroup"))?;
         if found.filesystem_type() != CGROUP2_SUPER_MAGIC {
