@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 
 use super::HostError;
 use crate::model::{Answer, Command, HostId, Output, Stdin};
@@ -75,6 +75,17 @@ pub fn spawn(command: &Command, environment: &[(&str, &str)], log: &Path) -> Res
         .stderr(err)
         .spawn()
         .map_err(local(format!("start {}", command.program)))
+}
+
+/// Runs a program on the caller's terminal to its end, without a deadline: a person works in it.
+///
+/// # Errors
+/// [`HostError::Local`] when it cannot be started.
+pub fn interactive(command: &Command) -> Result<ExitStatus, HostError> {
+    std::process::Command::new(command.program)
+        .args(&command.args)
+        .status()
+        .map_err(|source| HostError::Local { action: format!("start {}", command.program), source })
 }
 
 #[cfg(test)]

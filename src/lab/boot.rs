@@ -2,10 +2,7 @@
 //!
 //! The argument vector is pure; [`start`] does the rest.
 
-use std::{
-    fs::{self, OpenOptions},
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -77,11 +74,6 @@ pub(super) fn start(
     state::make_directory(&files.work(), 0o755)?;
     // A volatile overlay leaves this mark so that a crash is noticed at the next mount; see `overlay`.
     state::remove(&files.work().join("work/incompat"))?;
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(files.console())
-        .map_err(LabError::system(format!("write {}", files.console().display())))?;
     let command = container(groups, lab, host, files);
     let entrance = groups.entrance(lab, host)?;
     // The thread alone leaves this process's mounts; the child is born with the thread's.
@@ -89,12 +81,11 @@ pub(super) fn start(
         let thread = scope.spawn(|| {
             leave_mounts()?;
             mount_host(groups, root, files)?;
-            entrance.born_inside(|| process::detach(&command, log))
+            entrance.born_inside(|| process::detach(&command, &files.console()))
         });
         thread.join()
     });
-    let child = started.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    let pid = i32::try_from(child.id()).unwrap_or(-1);
+    let pid = started.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     Process::identify(pid)?.save(&files.process())
 }
 
@@ -141,7 +132,7 @@ mod tests {
 
     #[test]
     fn container_without_systemd_outside() {
-        insta::assert_snapshot!(words(&Groups::Own { tree: "/t".into() }), @"");
+        insta::assert_snapshot!(words(&Groups::Own { tree: "/t".into() }), @"env SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 SYSTEMD_SECCOMP=0 systemd-nspawn --quiet --settings=no --boot --register=no --keep-unit --machine=demo.kvm1 --hostname=kvm1 --directory=/var/lib/stor-lab/demo/hosts/kvm1/root --network-namespace-path=/run/netns/stor-demo.kvm1 --capability=all --resolv-conf=off --timezone=off --link-journal=no --bind=/dev/fuse --bind=/dev/net/tun --bind=/var/lib/stor-lab/demo/hosts/kvm1/data:/data --console=pipe");
     }
 
     #[test]

@@ -202,6 +202,9 @@ pub enum LabError {
         /// The end of its standard error, or of its output.
         stderr: String,
     },
+    /// A program could not be run.
+    #[error("cannot run a program")]
+    Program(#[source] Box<crate::host::HostError>),
     /// The system refused an operation.
     #[error("cannot {action}")]
     System {

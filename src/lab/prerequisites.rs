@@ -21,12 +21,13 @@ use crate::model::ByteSize;
 const SPACE: u64 = 3 << 30;
 
 /// The programs that a lab uses, each with its Debian package.
-const TOOLS: [(&str, &str); 6] = [
+const TOOLS: [(&str, &str); 7] = [
     ("systemd-nspawn", "systemd-container"),
     ("ip", "iproute2"),
     ("ssh", "openssh-client"),
     ("ssh-keygen", "openssh-client"),
     ("env", "coreutils"),
+    ("setsid", "util-linux"),
     ("chroot", "coreutils"),
 ];
 

@@ -96,10 +96,11 @@ impl Process {
     ///
     /// # Errors
     /// [`LabError::System`] when it does not exist.
-    pub fn identify(pid: i32) -> Result<Self, LabError> {
-        let started = start_of(pid)
-            .ok_or_else(|| LabError::system(format!("identify process {pid}"))(ErrorKind::NotFound.into()))?;
-        Ok(Self { pid, started })
+    pub fn identify(number: u32) -> Result<Self, LabError> {
+        let pid = i32::try_from(number).ok();
+        let found = pid.and_then(|pid| start_of(pid).map(|started| Self { pid, started }));
+        found
+            .ok_or_else(|| LabError::system(format!("identify process {number}"))(ErrorKind::NotFound.into()))
     }
 
     /// Reads what [`Process::save`] wrote; `None` when nothing usable is there.
@@ -228,7 +229,7 @@ mod tests {
 
     #[test]
     fn own_process_is_alive_and_a_reused_number_is_not() {
-        let me = Process::identify(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let me = Process::identify(std::process::id()).unwrap();
         assert!(me.is_alive());
         assert!(!Process { started: me.started + 1, ..me }.is_alive());
     }

@@ -80,8 +80,11 @@ impl Archive {
 mod tests {
     use super::*;
 
-    /// Reads an archive back: (path, mode, content, device number).
-    fn read(mut bytes: &[u8]) -> Vec<(String, u32, Vec<u8>, (u32, u32))> {
+    /// Path, mode, content, device number.
+    type Entry = (String, u32, Vec<u8>, (u32, u32));
+
+    /// Reads an archive back.
+    fn read(mut bytes: &[u8]) -> Vec<Entry> {
         let mut entries = Vec::new();
         loop {
             assert_eq!(&bytes[..6], b"070701");
