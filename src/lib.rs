@@ -18,6 +18,7 @@ pub mod cli;
 pub mod playbook;
 pub mod lab;
 pub mod migrate;
+pub mod apply;
 pub mod verify;
 pub mod status;
 pub mod execute;

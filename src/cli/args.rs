@@ -107,15 +107,12 @@ pub enum Command {
     /// Rehearse the cluster file on this one machine
     #[command(subcommand)]
     Lab(LabCommand),
-    /// Print the JSON Schema of a file that stor reads
-    Schema(SchemaArgs),
+    /// Print the JSON Schema of the cluster file
+    Schema,
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
-    /// Print the manual page, or write all of them to a directory
-    Man(ManArgs),
-    /// What stor starts itself
-    #[command(subcommand, hide = true)]
-    Helper(HelperCommand),
+    /// Print the manual page
+    Man,
 }
 
 impl Command {
@@ -137,10 +134,9 @@ impl Command {
             Self::Lab(LabCommand::Down(_)) => "lab down",
             Self::Lab(LabCommand::Status(_)) => "lab status",
             Self::Lab(LabCommand::Shell(_)) => "lab shell",
-            Self::Schema(_) => "schema",
+            Self::Schema => "schema",
             Self::Completions(_) => "completions",
-            Self::Man(_) => "man",
-            Self::Helper(_) => "helper",
+            Self::Man => "man",
         }
     }
 
@@ -291,23 +287,6 @@ pub struct LabShellArgs {
     pub command: Vec<String>,
 }
 
-/// What `stor schema` takes.
-#[derive(Debug, Args)]
-pub struct SchemaArgs {
-    /// Which file
-    #[arg(value_name = "KIND", default_value = "cluster")]
-    pub kind: SchemaKind,
-}
-
-/// Files that have a schema.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SchemaKind {
-    /// The cluster file
-    Cluster,
-    /// A playbook
-    Playbook,
-}
-
 /// What `stor completions` takes.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
@@ -315,18 +294,6 @@ pub struct CompletionsArgs {
     #[arg(value_name = "SHELL")]
     pub shell: clap_complete::Shell,
 }
-
-/// What `stor man` takes.
-#[derive(Debug, Args)]
-pub struct ManArgs {
-    /// Directory that gets one page per command
-    #[arg(long, value_name = "DIRECTORY")]
-    pub dir: Option<PathBuf>,
-}
-
-/// What stor starts itself, never a person.
-#[derive(Debug, Subcommand)]
-pub enum HelperCommand {}
 
 #[cfg(test)]
 mod tests {
@@ -351,7 +318,7 @@ mod tests {
     fn commands_are_named_as_they_are_typed() {
         for command in Cli::command().get_subcommands() {
             let typed = command.get_name().to_owned();
-            let known = ["lab", "helper"].contains(&typed.as_str());
+            let known = ["lab"].contains(&typed.as_str());
             assert!(known || NAMES.contains(&typed.as_str()), "{typed} has no name in JSON documents");
         }
     }

@@ -1,2 +1,116 @@
-//! Stub.
+//! The command line: arguments in, exit code out. One file per command; what they print stands in `render`.
+//!
+//! May import everything. Decisions about hosts, storage or guests do not belong here.
+
 pub mod args;
+
+mod apply;
+mod guests;
+mod lab;
+mod look;
+mod playbook;
+mod render;
+mod session;
+
+use std::io::Write as _;
+
+use clap::{CommandFactory, Parser};
+
+use crate::error::{Exit, Failure};
+use crate::model::Cancel;
+use args::{Cli, Color, Command, LabCommand};
+use render::Screen;
+
+/// Runs the command line and returns the exit code.
+#[must_use]
+pub fn main() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            return match error.print() {
+                Ok(()) => code.code(),
+                Err(_) => Exit::Unexpected.code(),
+            };
+        }
+    };
+    log_to_stderr(&cli);
+    let screen = Screen::new(cli.global.format, cli.global.color);
+    match run(&cli, &screen) {
+        Ok(exit) => exit.code(),
+        Err(failure) => {
+            screen.failure(cli.command.name(), &failure);
+            failure.exit.code()
+        }
+    }
+}
+
+fn run(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
+    match &cli.command {
+        Command::Init(_) => look::init(&cli.file()),
+        Command::Check(_) => look::check(cli, screen),
+        Command::Plan(args) => look::plan(cli, args, screen),
+        Command::Verify(_) => look::verify(cli, screen, &interrupted()?),
+        Command::Status(args) => look::status(cli, args, screen, &interrupted()?),
+        Command::Apply(args) => apply::apply(cli, args, screen, &interrupted()?),
+        Command::Destroy(args) => apply::destroy(cli, args, screen, &interrupted()?),
+        Command::Start(args) => guests::start(cli, args, screen, &interrupted()?),
+        Command::Migrate(args) => guests::migrate(cli, args, screen, &interrupted()?),
+        Command::Run(args) => playbook::run(cli, args, screen, &interrupted()?),
+        Command::Lab(LabCommand::Up(_)) => lab::up(cli, screen, &interrupted()?),
+        Command::Lab(LabCommand::Down(args)) => lab::down(cli, args, screen),
+        Command::Lab(LabCommand::Status(_)) => lab::status(cli, screen),
+        Command::Lab(LabCommand::Shell(args)) => lab::shell(cli, args),
+        Command::Schema => print(&format!("{:#}\n", crate::spec::schema())),
+        Command::Completions(args) => {
+            let mut out = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "stor", &mut out);
+            print(&String::from_utf8_lossy(&out))
+        }
+        Command::Man => {
+            let mut out = Vec::new();
+            let page = clap_mangen::Man::new(Cli::command()).render(&mut out);
+            page.map_err(|error| Failure::new(Exit::Unexpected, &error))?;
+            print(&String::from_utf8_lossy(&out))
+        }
+    }
+}
+
+/// Writes to standard output; a reader that went away is no failure.
+fn print(text: &str) -> Result<Exit, Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Unexpected, &error))
+        }
+        _ => Ok(Exit::Done),
+    }
+}
+
+/// The flag that the first Ctrl-C sets; the second ends the process at once.
+fn interrupted() -> Result<Cancel, Failure> {
+    let cancel = Cancel::default();
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, cancel.flag())
+            .and_then(|_| signal_hook::flag::register(signal, cancel.flag()))
+            .map_err(|error| Failure::new(Exit::Unexpected, &error))?;
+    }
+    Ok(cancel)
+}
+
+fn log_to_stderr(cli: &Cli) {
+    let level = match cli.global.verbose {
+        0 => return,
+        1 => tracing::Level::DEBUG,
+        _ => tracing::Level::TRACE,
+    };
+    let ansi = cli.global.color == Color::Always;
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(ansi).init();
+}
+
+impl Cli {
+    /// The cluster file: the command's own argument, else `--file`, else the default.
+    fn file(&self) -> std::path::PathBuf {
+        let given = self.command.file_argument().or(self.global.file.as_ref());
+        given.cloned().unwrap_or_else(|| args::DEFAULT_FILE.into())
+    }
+}

@@ -1,0 +1,133 @@
+//! Apply and destroy as a whole: lock and observe, plan, ask, execute, then look again at what really is.
+//!
+//! Joins the stages in the one order that is safe. Imports `verify`, `execute`, `observe`, `plan` and below; asking the user
+//! and showing anything is the caller's, through [`Shell`].
+
+use serde::Serialize;
+
+use crate::execute::{ExecuteEvent, Journal, execute};
+use crate::host::{Fleet, Holder, HostError};
+use crate::libvirt::Connector;
+use crate::model::Cancel;
+use crate::observe::{observe, observe_locked};
+use crate::plan::{self, DeleteData, Plan};
+use crate::spec::Cluster;
+use crate::verify::{Matrix, Verdict, VerifyEvent, verify};
+
+/// What is to be reached.
+#[derive(Debug, Clone)]
+pub enum Goal {
+    /// Every host matches the file.
+    Match,
+    /// Nothing of stor's is left, but for data that is not named here.
+    Gone(DeleteData),
+}
+
+/// Whether the user agrees to a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Consent {
+    /// It may run.
+    Given,
+    /// It may not, for this reason.
+    Refused(String),
+}
+
+/// Who asks and shows.
+pub trait Shell: Sync {
+    /// Shows a plan that is not empty and asks whether it may run.
+    fn consent(&self, plan: &Plan) -> Consent;
+    /// Shows what executing does.
+    fn executing(&self, event: ExecuteEvent<'_>);
+    /// Shows what verifying does.
+    fn verifying(&self, event: VerifyEvent);
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    /// There was nothing to do.
+    Nothing,
+    /// The user did not agree.
+    Declined(String),
+    /// It was carried out as far as the journal says.
+    Ran,
+}
+
+/// What an apply did and what the hosts show afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Applied {
+    /// How it ended.
+    pub end: End,
+    /// What was planned.
+    pub plan: Plan,
+    /// What became of each step.
+    pub journal: Journal,
+    /// What remains to be done by what the hosts show afterwards; empty when nothing ran.
+    pub remaining: Plan,
+    /// The evidence, if the goal was to match the file and something ran.
+    pub matrix: Option<Matrix>,
+}
+
+impl Applied {
+    /// Tells whether every host now shows what was asked for.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        match self.end {
+            End::Nothing => true,
+            End::Declined(_) => false,
+            End::Ran => self.journal.is_complete() && self.remaining.is_empty(),
+        }
+    }
+
+    /// Tells whether the evidence that was gathered speaks for every image.
+    #[must_use]
+    pub fn is_proved(&self) -> bool {
+        let proved = |matrix: &Matrix| matches!(matrix.verdict(), Verdict::Pass | Verdict::NotApplicable);
+        self.matrix.as_ref().is_none_or(proved)
+    }
+}
+
+/// Reaches a goal as far as it can be reached.
+///
+/// # Errors
+/// [`HostError::Busy`] for each host whose lock another stor holds; nothing was changed.
+pub fn apply(
+    cluster: &Cluster,
+    fleet: &Fleet,
+    connector: &dyn Connector,
+    goal: &Goal,
+    holder: &Holder,
+    cancel: &Cancel,
+    shell: &dyn Shell,
+) -> Result<Applied, Vec<HostError>> {
+    let batches = plan::queries(cluster);
+    let planned = |seen: &_| match goal {
+        Goal::Match => plan::plan(cluster, seen),
+        Goal::Gone(delete) => plan::plan_destroy(cluster, seen, delete),
+    };
+    let (seen, locks) = observe_locked(fleet, holder, &batches)?;
+    let plan = planned(&seen);
+    let mut applied = Applied {
+        end: End::Nothing,
+        plan,
+        journal: Journal::default(),
+        remaining: Plan::default(),
+        matrix: None,
+    };
+    if applied.plan.is_empty() {
+        return Ok(applied);
+    }
+    if let Consent::Refused(reason) = shell.consent(&applied.plan) {
+        applied.end = End::Declined(reason);
+        return Ok(applied);
+    }
+    applied.end = End::Ran;
+    applied.journal = execute(&applied.plan, fleet, connector, cancel, &|event| shell.executing(event));
+    applied.remaining = planned(&observe(fleet, &batches));
+    if matches!(goal, Goal::Match) && !cancel.is_cancelled() {
+        applied.matrix = Some(verify(cluster, fleet, cancel, &|event| shell.verifying(event)));
+    }
+    drop(locks);
+    Ok(applied)
+}

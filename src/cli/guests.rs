@@ -1,0 +1,85 @@
+//! The commands that act on guests: start and migrate.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use super::args::{Cli, MigrateArgs, StartArgs};
+use super::render::Screen;
+use super::session::Session;
+use crate::error::{Exit, Failure};
+use crate::migrate::outcome::exit_code;
+use crate::migrate::receipt;
+use crate::migrate::run::{Mode, Options, Pace, migrate as run};
+use crate::migrate::start::{Started, start as begin};
+use crate::model::{Cancel, FindingCode};
+use crate::spec::Cluster;
+
+/// Starts a guest where it is defined.
+pub fn start(cli: &Cli, args: &StartArgs, screen: &Screen, cancel: &Cancel) -> Result<Exit, Failure> {
+    let session = Session::open(cli)?;
+    known(&session.cluster, [&args.guest])?;
+    let started = begin(session.site(), &args.guest, cancel)
+        .map_err(|error| Failure::new(Exit::of(error.exit_code()), &error).hint(error.hint()))?;
+    let (host, word) = match &started {
+        Started::Now(host) => (host, "started on"),
+        Started::Already(host) => (host, "already runs on"),
+    };
+    let already = matches!(started, Started::Already(_));
+    let value = json!({ "guest": args.guest, "host": host, "already": already });
+    screen.document("start", value, || format!("guest {}: {word} {host}\n", args.guest))?;
+    Ok(Exit::Done)
+}
+
+/// Moves guests.
+pub fn migrate(cli: &Cli, args: &MigrateArgs, screen: &Screen, cancel: &Cancel) -> Result<Exit, Failure> {
+    let session = Session::open(cli)?;
+    known(&session.cluster, &args.guests)?;
+    if !session.cluster.hypervisors().any(|host| host.id == args.to) {
+        return Err(Failure::say(Exit::Usage, format!("--to {}: the file has no such hypervisor", args.to)));
+    }
+    let mut options = options(&session.cluster);
+    options.mode = if args.dry_run { Mode::DryRun } else { Mode::Move };
+    options.allow = allowed(&args.allow)?;
+    options.ping = args.ping;
+    let outcomes =
+        run(session.site(), &args.guests, &args.to, &options, cancel, &|event| screen.migrating(&event));
+    screen.document("migrate", json!({ "outcomes": outcomes }), || screen.outcomes(&outcomes))?;
+    Ok(Exit::of(exit_code(&outcomes)))
+}
+
+/// The cluster's own migration policy, with receipts in the user's state directory.
+pub fn options(cluster: &Cluster) -> Options {
+    let path = |name: &str| std::env::var_os(name).map(Into::into);
+    Options {
+        mode: Mode::Move,
+        allow: BTreeSet::new(),
+        policy: cluster.migration.clone(),
+        ping: None,
+        receipts: receipt::directory(path("XDG_STATE_HOME"), path("HOME"), &cluster.name),
+        pace: Pace::default(),
+        clock: std::time::SystemTime::now,
+    }
+}
+
+fn known<'a>(
+    cluster: &Cluster,
+    guests: impl IntoIterator<Item = &'a crate::model::GuestId>,
+) -> Result<(), Failure> {
+    match guests.into_iter().find(|guest| !cluster.guests.contains_key(guest)) {
+        None => Ok(()),
+        Some(guest) => {
+            Err(Failure::say(Exit::Usage, format!("guest {guest}: the cluster file has no such guest")))
+        }
+    }
+}
+
+fn allowed(codes: &[String]) -> Result<BTreeSet<FindingCode>, Failure> {
+    let parse = |code: &String| {
+        serde_json::from_value(json!(code)).map_err(|_| {
+            Failure::say(Exit::Usage, format!("--allow {code}: there is no such finding"))
+                .hint(Some("docs/findings.md lists them".to_owned()))
+        })
+    };
+    codes.iter().map(parse).collect()
+}

@@ -1,0 +1,170 @@
+//! A lab for one test, and the `stor` command run against it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// The cluster file of the README's demo, with its hosts, volume, image and guest.
+pub const DEMO: &str = include_str!("../../playbooks/gluster-live-migration/cluster.yaml");
+
+/// A running lab; dropped, it is taken down whatever happened.
+pub struct Lab {
+    dir: tempfile::TempDir,
+    name: String,
+    _turn: Flock<File>,
+}
+
+/// How a command ended.
+pub struct Ended {
+    pub command: String,
+    pub status: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Asserts the exit status and hands the result on.
+    #[track_caller]
+    pub fn exits(self, status: i32) -> Self {
+        assert_eq!(
+            self.status, status,
+            "`{}` exited {}\n--- stdout\n{}\n--- stderr\n{}",
+            self.command, self.status, self.stdout, self.stderr
+        );
+        self
+    }
+
+    /// Asserts that standard output or error holds every one of the texts.
+    #[track_caller]
+    pub fn says(self, texts: &[&str]) -> Self {
+        for text in texts {
+            assert!(
+                self.stdout.contains(text) || self.stderr.contains(text),
+                "`{}` does not say {text:?}\n--- stdout\n{}\n--- stderr\n{}",
+                self.command,
+                self.stdout,
+                self.stderr
+            );
+        }
+        self
+    }
+
+    /// Parses standard output as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|e| panic!("`{}` printed no JSON ({e}):\n{}", self.command, self.stdout))
+    }
+}
+
+impl Lab {
+    /// Boots the hosts of `cluster` (with its name replaced by `name`).
+    pub fn up(name: &str, cluster: &str) -> Self {
+        let lock = File::create("/run/stor-lab-tests.lock").expect("these tests run as root");
+        let turn = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).expect("lock");
+        let lab = Self { dir: tempfile::tempdir().expect("temp dir"), name: name.to_owned(), _turn: turn };
+        lab.write("cluster.yaml", cluster);
+        lab.stor(&["lab", "down"]);
+        lab.stor(&["lab", "up"]).exits(0);
+        lab
+    }
+
+    /// Writes a file next to the cluster file; a cluster file gets the lab's name.
+    pub fn write(&self, file: &str, text: &str) -> PathBuf {
+        let named: Vec<String> = text
+            .lines()
+            .map(
+                |line| {
+                    if line.starts_with("name:") { format!("name: {}", self.name) } else { line.to_owned() }
+                },
+            )
+            .collect();
+        let path = self.dir.path().join(file);
+        std::fs::write(&path, named.join("\n") + "\n").expect("write");
+        path
+    }
+
+    /// Changes the cluster file by replacing one text, which must be there.
+    #[track_caller]
+    pub fn edit(&self, from: &str, to: &str) {
+        let path = self.dir.path().join("cluster.yaml");
+        let text = std::fs::read_to_string(&path).expect("read");
+        assert!(text.contains(from), "{from:?} is not in the cluster file:\n{text}");
+        std::fs::write(&path, text.replace(from, to)).expect("write");
+    }
+
+    /// Runs `work` while this machine's known key of `host` is another host's.
+    pub fn with_wrong_key_of(&self, host: &str, work: impl FnOnce()) {
+        let path = Path::new("/var/lib/stor-lab").join(&self.name).join("known_hosts");
+        let good = std::fs::read_to_string(&path).expect("known_hosts");
+        let key = |line: &str| line.split(' ').skip(1).collect::<Vec<_>>().join(" ");
+        let names = |line: &str, host: &str| line.split([',', ' ']).any(|name| name == host);
+        let other = good.lines().find(|line| !names(line, host)).map(key).expect("another host");
+        let swap = |line: &str| match names(line, host) {
+            true => format!("{} {other}", line.split(' ').next().unwrap_or("")),
+            false => line.to_owned(),
+        };
+        let bad: Vec<String> = good.lines().map(swap).collect();
+        std::fs::write(&path, bad.join("\n") + "\n").expect("write");
+        work();
+        std::fs::write(&path, good).expect("write");
+    }
+
+    /// Prepares `stor` without `--lab`.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stor"));
+        command.current_dir(self.dir.path()).args(args);
+        command.env("XDG_STATE_HOME", self.dir.path().join("state")).env_remove("STOR_FILE");
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `stor` without `--lab`.
+    pub fn stor(&self, args: &[&str]) -> Ended {
+        ended(&mut self.command(args))
+    }
+
+    /// Runs `stor --lab`.
+    pub fn lab(&self, args: &[&str]) -> Ended {
+        let all: Vec<&str> = ["--lab"].iter().chain(args).copied().collect();
+        self.stor(&all)
+    }
+
+    /// Runs a command on a lab host as root, by hand, and returns what it printed.
+    #[track_caller]
+    pub fn on(&self, host: &str, script: &str) -> String {
+        let shown = self.stor(&[
+            "lab",
+            "shell",
+            host,
+            "--",
+            "sh",
+            "-c",
+            &format!("'{}'", script.replace('\'', r"'\''")),
+        ]);
+        shown.exits(0).stdout
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let down = self.stor(&["lab", "down"]);
+        if !std::thread::panicking() {
+            down.exits(0);
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub fn ended(command: &mut Command) -> Ended {
+    let text = format!("{command:?}");
+    let Output { status, stdout, stderr } = command.output().expect("the command starts");
+    Ended {
+        command: text,
+        status: status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&stderr).into_owned(),
+    }
+}
