@@ -63,8 +63,8 @@ impl MountUnit {
         let mut out = header(&self.cluster) + "\n\n";
         let mut section = |name: &str, lines: &[(&str, String)]| {
             // Writing to a String cannot fail.
-            write!(out, "[{name}]\n").unwrap_or_default();
-            lines.iter().for_each(|(key, value)| write!(out, "{key}={value}\n").unwrap_or_default());
+            writeln!(out, "[{name}]").unwrap_or_default();
+            lines.iter().for_each(|(key, value)| writeln!(out, "{key}={value}").unwrap_or_default());
         };
         section(
             "Unit",

@@ -182,3 +182,79 @@ pub fn install(family: Family, packages: &[&'static str]) -> Vec<Command> {
         ],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Answer, HostSeen};
+
+    const NEED: Need = Need { debian: &["attr", "glusterfs-client"], red_hat: &["attr"], suse: &["attr"] };
+
+    fn host() -> HostId {
+        "kvm1".parse().unwrap()
+    }
+
+    fn seen(release: &str, dpkg: (i32, &str), rpm: (i32, &str)) -> Observations {
+        let answer = |(status, stdout): (i32, &str)| Answer {
+            status: Some(status),
+            stdout: stdout.to_owned(),
+            stderr: String::new(),
+        };
+        let answers = queries(&[NEED]).into_iter().zip([answer((0, release)), answer(dpkg), answer(rpm)]);
+        let mut seen = Observations::default();
+        seen.insert(host(), HostSeen::Answered(answers.collect()));
+        seen
+    }
+
+    #[test]
+    fn a_distribution_counts_by_its_name_or_by_what_it_is_like() {
+        for (release, expected) in [
+            ("ID=debian\n", Some(Family::Debian)),
+            ("ID=ubuntu\nID_LIKE=debian\n", Some(Family::Debian)),
+            ("NAME=x\nID=linuxmint\nID_LIKE=\"ubuntu debian\"\n", Some(Family::Debian)),
+            ("ID=fedora\n", Some(Family::RedHat)),
+            ("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n", Some(Family::RedHat)),
+            ("ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"\n", Some(Family::Suse)),
+            ("ID=arch\n", None),
+            ("", None),
+        ] {
+            assert_eq!(family(release), expected, "{release:?}");
+        }
+    }
+
+    #[test]
+    fn only_packages_that_are_wholly_installed_are_there() {
+        let removed = "attr installed\nglusterfs-client config-files\n";
+        let seen = seen("ID=debian\n", (0, removed), (127, ""));
+        assert_eq!(missing(&seen, &host(), &[NEED]), Ok((Family::Debian, vec!["glusterfs-client"])));
+    }
+
+    #[test]
+    fn a_name_that_the_database_does_not_know_is_missing() {
+        let dpkg = seen("ID=debian\n", (1, "attr installed\n"), (127, ""));
+        assert_eq!(missing(&dpkg, &host(), &[NEED]), Ok((Family::Debian, vec!["glusterfs-client"])));
+        let rpm = seen("ID=fedora\n", (127, ""), (1, "package attr is not installed\n"));
+        assert_eq!(missing(&rpm, &host(), &[NEED]), Ok((Family::RedHat, vec!["attr"])));
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_read_is_not_an_empty_one() {
+        for seen in [seen("ID=debian\n", (2, ""), (127, "")), seen("ID=fedora\n", (0, ""), (127, ""))] {
+            assert!(matches!(missing(&seen, &host(), &[NEED]), Err(PackagesError::Database { .. })));
+        }
+        let unknown = seen("ID=arch\n", (127, ""), (127, ""));
+        assert!(matches!(missing(&unknown, &host(), &[NEED]), Err(PackagesError::Family { .. })));
+    }
+
+    #[test]
+    fn no_installer_asks_anything() {
+        let words = |family| install(family, &["attr"]).last().unwrap().to_string();
+        assert_eq!(
+            words(Family::Debian),
+            "env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120 install --yes \
+             --no-install-recommends -- attr"
+        );
+        assert_eq!(words(Family::RedHat), "dnf install --assumeyes --quiet attr");
+        assert_eq!(words(Family::Suse), "zypper --non-interactive --quiet install --no-recommends -- attr");
+    }
+}

@@ -53,10 +53,6 @@ impl<'a> Servers<'a> {
 
 /// Plans for the servers and the volume, and tells whether hypervisors may count on it.
 pub(super) fn plan(subject: &Subject<'_>, out: &mut Proposal) -> Service {
-    if let Some(blocked) = addresses_that_gluster_cannot_take(subject) {
-        out.blocked.push(blocked);
-        return Service::Refused;
-    }
     let Some(servers) = Servers::read(subject) else {
         return Service::Refused;
     };
@@ -98,14 +94,6 @@ pub(super) fn plan(subject: &Subject<'_>, out: &mut Proposal) -> Service {
 
 fn refusal(blocked: &[Blocked]) -> Service {
     if blocked.iter().all(|blocked| blocked.unknown) { Service::Unknown } else { Service::Refused }
-}
-
-/// glusterd separates host and path, and servers from each other, by colons.
-fn addresses_that_gluster_cannot_take(subject: &Subject<'_>) -> Option<Blocked> {
-    let address = commands::servers(subject.cluster, subject.spec).into_iter().find(|it| it.contains(':'))?;
-    let reason = format!("address {address} is IPv6, which stor does not give to GlusterFS");
-    let blocked = subject.blocked(Wave::Prerequisites, subject.volume(), reason);
-    Some(blocked.hint("give the bricks' hosts a DNS name or an IPv4 address"))
 }
 
 /// Names every server that is not known. Where the volume runs, nothing else has to wait for it.

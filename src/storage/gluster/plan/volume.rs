@@ -113,7 +113,7 @@ pub(super) fn reconcile(
         steps.push(start(subject, servers, observed));
     }
     // Any server could run these, but the record of what stor changes lies with the first.
-    if !steps.is_empty() && servers.facts.get(servers.first).is_none() {
+    if !steps.is_empty() && !servers.facts.contains_key(servers.first) {
         let reason =
             format!("host {} was not observed, and changes to the volume start there", servers.first);
         let mut blocked = subject.blocked(Wave::Export, subject.volume(), reason).on(servers.first);
