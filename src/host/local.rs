@@ -81,6 +81,7 @@ pub fn spawn(command: &Command, environment: &[(&str, &str)], log: &Path) -> Res
 ///
 /// # Errors
 /// [`HostError::Local`] when it cannot be started.
+#[expect(clippy::disallowed_methods, reason = "this is where processes start")]
 pub fn interactive(command: &Command) -> Result<ExitStatus, HostError> {
     std::process::Command::new(command.program)
         .args(&command.args)
