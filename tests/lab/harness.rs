@@ -1,7 +1,7 @@
 //! A lab for one test, and the `stor` command run against it.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -93,23 +93,6 @@ impl Lab {
         let text = std::fs::read_to_string(&path).expect("read");
         assert!(text.contains(from), "{from:?} is not in the cluster file:\n{text}");
         std::fs::write(&path, text.replace(from, to)).expect("write");
-    }
-
-    /// Runs `work` while this machine's known key of `host` is another host's.
-    pub fn with_wrong_key_of(&self, host: &str, work: impl FnOnce()) {
-        let path = Path::new("/var/lib/stor-lab").join(&self.name).join("known_hosts");
-        let good = std::fs::read_to_string(&path).expect("known_hosts");
-        let key = |line: &str| line.split(' ').skip(1).collect::<Vec<_>>().join(" ");
-        let names = |line: &str, host: &str| line.split([',', ' ']).any(|name| name == host);
-        let other = good.lines().find(|line| !names(line, host)).map(key).expect("another host");
-        let swap = |line: &str| match names(line, host) {
-            true => format!("{} {other}", line.split(' ').next().unwrap_or("")),
-            false => line.to_owned(),
-        };
-        let bad: Vec<String> = good.lines().map(swap).collect();
-        std::fs::write(&path, bad.join("\n") + "\n").expect("write");
-        work();
-        std::fs::write(&path, good).expect("write");
     }
 
     /// Prepares `stor` without `--lab`.

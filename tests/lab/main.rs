@@ -7,5 +7,4 @@
 
 mod harness;
 
-mod refusals;
 mod story;
