@@ -21,7 +21,9 @@ const AT_ONCE: usize = 16;
 /// Time between SIGTERM and SIGKILL at a deadline.
 const KILL_AFTER: Duration = Duration::from_secs(1);
 /// The longest output that a reply may announce, in bytes.
-const OUTPUT_MAX: u64 = 64 << 20;
+pub(super) const OUTPUT_MAX: u64 = 64 << 20;
+/// What a login shell may print before a reply, in bytes.
+const NOISE_MAX: usize = 1 << 20;
 /// Introduces a reply; what a login shell printed before is noise.
 pub(super) const BEGIN: &str = "%stor-begin 1";
 
@@ -115,7 +117,7 @@ pub(super) fn script(jobs: &[Job], frame: Frame<'_>) -> Vec<u8> {
         out.extend(b"printf 'ok 0\\n'\n");
     } else {
         if !matches!(frame, Frame::Effect(_)) {
-            out.extend(b"ulimit -f 65536\n");
+            out.extend(b"ulimit -f 32768\n");
         }
         out.extend(COLLECT.replace("LIMIT", &time_limit(jobs).as_secs().to_string()).bytes());
         for (index, job) in jobs.iter().enumerate() {
@@ -233,11 +235,15 @@ fn start(out: &mut Vec<u8>, index: usize, job: &Job) {
 
 /// Reads a reply; `None` when the input ended before one began.
 pub(super) fn read_reply(input: &mut impl BufRead) -> Result<Option<Reply>, ReplyError> {
+    let mut noise = 0;
     loop {
         match read_line(input)? {
             None => return Ok(None),
             Some(line) if line == BEGIN => break,
-            Some(_) => {}
+            Some(line) => noise += line.len() + 1,
+        }
+        if noise > NOISE_MAX {
+            return Err(ReplyError::Malformed("its login shell prints without end".to_owned()));
         }
     }
     let Some(head) = read_line(input)? else {

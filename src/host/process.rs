@@ -6,7 +6,8 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use super::HostError;
 use crate::model::HostId;
@@ -33,6 +34,8 @@ pub(super) struct Ended {
 
 /// The end of standard error that is kept, in bytes.
 const STDERR_MAX: u64 = 16 << 10;
+/// The longest standard output that is read, in bytes: what a reply may hold, and some noise before it.
+const STDOUT_MAX: u64 = super::batch::OUTPUT_MAX + (1 << 20);
 /// Time for ssh to end after it was killed.
 const REAP: Duration = Duration::from_secs(2);
 /// Time for a master to answer a control command.
@@ -50,25 +53,53 @@ pub(super) fn run(
     deadline: Duration,
 ) -> Result<Ended, HostError> {
     let mut stderr = scratch()?;
-    let expression = ssh(config, &["-T", "--", host.as_str(), remote])
-        .stdout_capture()
-        .stderr_file(stderr.try_clone().map_err(|error| local("open a temporary file", error))?)
-        .unchecked();
+    let (reader, writer) = std::io::pipe().map_err(|error| local("open a pipe", error))?;
+    let end = Instant::now() + deadline;
+    let handle = start(ssh(config, &["-T", "--", host.as_str(), remote]), input, writer, &stderr)?;
+    let output = read_limited(reader);
+    let status = handle.wait_deadline(end).map_err(|error| local("wait for ssh", error))?;
+    let status = status.map(|output| output.status.code());
+    let Some(status) = status else {
+        handle.kill().map_err(|error| local("end ssh", error))?;
+        handle.wait_timeout(REAP).map_err(|error| local("wait for ssh", error))?;
+        return Ok(Ended { in_time: false, status: None, stdout: Vec::new(), stderr: tail(&mut stderr)? });
+    };
+    match output.recv_timeout(REAP) {
+        Ok(read) => {
+            let stdout = read.map_err(|error| local("read from ssh", error))?;
+            Ok(Ended { in_time: true, status, stdout, stderr: tail(&mut stderr)? })
+        }
+        Err(_) => Err(local("read from ssh", std::io::ErrorKind::TimedOut.into())),
+    }
+}
+
+/// Starts ssh. No expression may outlive this: each holds the writing end of the pipe, which would then not end.
+fn start(
+    ssh: duct::Expression,
+    input: Input,
+    stdout: std::io::PipeWriter,
+    stderr: &File,
+) -> Result<duct::Handle, HostError> {
+    let stderr = stderr.try_clone().map_err(|error| local("open a temporary file", error))?;
+    let expression = ssh.stdout_file(stdout).stderr_file(stderr).unchecked();
     let expression = match input {
         Input::Bytes(bytes) => expression.stdin_bytes(bytes),
         Input::File(file) => expression.stdin_file(file),
     };
-    let handle = expression.start().map_err(|error| local("start ssh", error))?;
-    let waited = handle.wait_timeout(deadline).map_err(|error| local("wait for ssh", error))?;
-    let (in_time, status, stdout) = match waited {
-        Some(output) => (true, output.status.code(), output.stdout.clone()),
-        None => {
-            handle.kill().map_err(|error| local("end ssh", error))?;
-            handle.wait_timeout(REAP).map_err(|error| local("wait for ssh", error))?;
-            (false, None, Vec::new())
+    expression.start().map_err(|error| local("start ssh", error))
+}
+
+/// Reads at most [`STDOUT_MAX`] bytes in a thread of its own; beyond that the pipe closes, and ssh ends.
+fn read_limited(reader: std::io::PipeReader) -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read = reader.take(STDOUT_MAX).read_to_end(&mut bytes).map(|_| bytes);
+        if sender.send(read).is_err() {
+            tracing::debug!("ssh's output ended after its deadline");
         }
-    };
-    Ok(Ended { in_time, status, stdout, stderr: tail(&mut stderr)? })
+    });
+    receiver
 }
 
 /// Sends a control command (`exit`, `stop`, `check`) to the master of a host; tells whether there was one.

@@ -113,6 +113,15 @@ fn a_connection_that_breaks_under_a_command_is_unknown_and_not_a_failure() {
     }
 }
 
+#[test]
+fn a_host_that_talks_without_end_is_cut_off() {
+    let server = Server::start("ForceCommand exec yes");
+    let begin = Instant::now();
+    let error = server.host().run(&Command::new("true")).unwrap_err();
+    assert!(matches!(error, HostError::Protocol { .. }), "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+}
+
 /// sshd allows 10 sessions per connection (MaxSessions); the others get connections of their own.
 #[test]
 fn more_calls_at_once_than_one_connection_carries_all_succeed() {
