@@ -291,7 +291,7 @@ fn whatever_a_step_creates_is_claimed_and_whatever_is_claimed_is_created() {
             .steps
             .iter()
             .filter(|step| step.host == *host)
-            .filter_map(|step| step.owns.clone())
+            .filter_map(|step| step.owns.as_deref().cloned())
             .collect();
         let mut claimed = backend.claims(host);
         created.sort();

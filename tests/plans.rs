@@ -408,3 +408,54 @@ fn a_hypervisor_without_libvirt_is_named() {
     seen.insert(host("kvm1"), HostSeen::Answered(answers));
     insta::assert_snapshot!(show(&plan(&file, &seen)));
 }
+
+#[test]
+fn many_hypervisors_trust_each_other_and_wait_for_one_that_is_down() {
+    let (old, new) =
+        (cluster(&support::synthetic::cluster(3, 66)), cluster(&support::synthetic::cluster(3, 67)));
+    let world = World::bare(&new);
+    apply(&world, &old);
+    world.set_down("kvm5", true);
+    let changes_trust = |plan: &Plan| plan.steps().filter(|step| step.title.starts_with("let ")).count();
+    let waiting = plan_for(&world, &new);
+    assert_eq!(changes_trust(&waiting), 0, "{}", show(&waiting));
+    world.set_down("kvm5", false);
+    assert_eq!(changes_trust(&plan_for(&world, &new)), 67);
+    apply(&world, &new);
+    world.hosts[&host("kvm9")].files(|files| {
+        let file = path("/root/.ssh/authorized_keys");
+        let text = files.text(&file).unwrap().replace("virt-ssh-helper qemu:///system", "sh");
+        files.put(&file, text, 0o600);
+    });
+    assert_eq!(changes_trust(&plan_for(&world, &new)), 1);
+}
+
+/// The expression that shortens the block, run by the sed that hosts have.
+#[test]
+fn the_short_form_of_a_block_is_what_sed_prints() {
+    let many = cluster(&support::synthetic::cluster(3, 66));
+    let all = queries(&many);
+    let sed =
+        all[&host("kvm0")].iter().find(|query| query.command().program == "sed").unwrap().command().clone();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("authorized_keys");
+    let text = "ssh-ed25519 AAAA me@home\n# BEGIN stor big\n\
+                restrict,from=\"10.0.0.1\",command=\"virt-ssh-helper qemu:///system\" ssh-ed25519 AAAAabcdefghijkl0123\n\
+                restrict,command=\"virt-ssh-helper qemu:///system\" ssh-ed25519 AAAAabcdefghijkl4567\n\
+                restrict,command=\"sh\" ssh-ed25519 AAAAabcdefghijkl8901\n# END stor big\nx\n";
+    std::fs::write(&file, text).unwrap();
+    let mut args = sed.args.clone();
+    *args.last_mut().unwrap() = file.to_str().unwrap().to_owned();
+    let out = stor::host::local::run(&stor::model::Command::new("sed").args(args)).unwrap();
+    let lines: Vec<&str> = out.stdout.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "# BEGIN stor big",
+            "efghijkl0123",
+            "efghijkl4567",
+            "restrict,command=\"sh\" ssh-ed25519 AAAAabcdefghijkl8901",
+            "# END stor big",
+        ]
+    );
+}

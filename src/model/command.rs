@@ -1,6 +1,7 @@
 //! What runs on a host: argument vectors with a deadline, never a shell line.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -83,15 +84,17 @@ impl fmt::Display for Command {
 }
 
 /// A command that only reads; the only kind that observing may run.
+///
+/// Clones share the words: a thousand hosts are asked the same, and each answer is kept with its query.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Query(Command);
+pub struct Query(Arc<Command>);
 
 impl Query {
     /// Declares `command` read-only and gives it [`QUERY_DEADLINE`] unless it carries a shorter one.
     #[must_use]
     pub fn new(command: Command) -> Self {
         let deadline = command.deadline.min(QUERY_DEADLINE);
-        Self(command.deadline(deadline))
+        Self(Arc::new(command.deadline(deadline)))
     }
 
     /// Takes a probe into a batch: it writes to nothing but stor's own probe file, which the same run removes.

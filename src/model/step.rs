@@ -299,13 +299,13 @@ pub struct Step {
     /// What runs.
     pub effect: Effect,
     /// What would take it back, when that is known.
-    pub undo: Option<Effect>,
+    pub undo: Option<Box<Effect>>,
     /// What it may cost.
     pub risk: Risk,
     /// What stor owns on the host once this step ran, if it creates something.
-    pub owns: Option<Owned>,
+    pub owns: Option<Box<Owned>>,
     /// What stor no longer owns once this step ran, if it removes something.
-    pub forgets: Option<Owned>,
+    pub forgets: Option<Box<Owned>>,
 }
 
 impl Step {
@@ -347,13 +347,13 @@ impl Step {
     /// Says what stor owns once it ran.
     #[must_use]
     pub fn owning(mut self, owned: Owned) -> Self {
-        self.owns = Some(owned);
+        self.owns = Some(Box::new(owned));
         self
     }
     /// Says what stor no longer owns once it ran.
     #[must_use]
     pub fn forgetting(mut self, owned: Owned) -> Self {
-        self.forgets = Some(owned);
+        self.forgets = Some(Box::new(owned));
         self
     }
     /// Sets the risk.
@@ -365,7 +365,7 @@ impl Step {
     /// Says what takes it back.
     #[must_use]
     pub fn undone_by(mut self, effect: Effect) -> Self {
-        self.undo = Some(effect);
+        self.undo = Some(Box::new(effect));
         self
     }
 }

@@ -97,14 +97,19 @@ impl Joined {
         self.findings.extend(proposal.findings);
         let mut steps = proposal.steps;
         steps.sort_by_key(|step| step.wave);
-        for step in steps {
-            if self.barriers.stop(&step) {
-                let waiting = self.waiting(&step);
+        steps.retain(|step| {
+            let stopped = self.barriers.stop(step);
+            if stopped {
+                let waiting = self.waiting(step);
                 self.barriers.add(&waiting);
                 self.blocked.insert(waiting);
-            } else {
-                self.steps.push(step);
             }
+            !stopped
+        });
+        if self.steps.is_empty() {
+            self.steps = steps;
+        } else {
+            self.steps.append(&mut steps);
         }
     }
 
@@ -129,18 +134,18 @@ impl Joined {
 
     /// Makes the plan: merges, adds the record steps, sorts.
     pub fn finish(mut self, scene: &Scene<'_>, released: &BTreeMap<HostId, Vec<Owned>>) -> Plan {
-        let mut steps = merged(std::mem::take(&mut self.steps));
+        let mut steps = std::mem::take(&mut self.steps);
+        merge(&mut steps);
         // Nothing is forgotten while any removal waits: the entries say what the next run has to look at.
         let nothing = BTreeMap::new();
         let forgotten = if self.barriers.release.is_none() { released } else { &nothing };
         steps.extend(ownership::records(scene, &steps, forgotten));
         steps.sort_by(|a, b| (a.wave, &a.host).cmp(&(b.wave, &b.host)));
         let mut waves: Vec<(Wave, Vec<Step>)> = Vec::new();
-        for step in steps {
-            match waves.last_mut() {
-                Some((wave, steps)) if *wave == step.wave => steps.push(step),
-                _ => waves.push((step.wave, vec![step])),
-            }
+        while let Some(wave) = steps.first().map(|step| step.wave) {
+            let later = steps.split_off(steps.partition_point(|step| step.wave == wave));
+            steps.shrink_to_fit();
+            waves.push((wave, std::mem::replace(&mut steps, later)));
         }
         self.findings.sort_by(|a, b| (&a.subject, a.code, &a.host).cmp(&(&b.subject, b.code, &b.host)));
         self.findings.dedup();
@@ -151,27 +156,33 @@ impl Joined {
 /// Merges steps that do the same on the same host in the same wave; two storages may need one package.
 ///
 /// A merged step that serves several storages serves none in particular: its failure stops its host.
-fn merged(mut steps: Vec<Step>) -> Vec<Step> {
+fn merge(steps: &mut Vec<Step>) {
     steps.sort_by(|a, b| (a.wave, &a.host).cmp(&(b.wave, &b.host)));
-    let mut out: Vec<Step> = Vec::with_capacity(steps.len());
-    let mut group = 0;
-    for step in steps {
-        if out.last().is_some_and(|last| (last.wave, &last.host) != (step.wave, &step.host)) {
-            group = out.len();
+    let mut doubles = Vec::with_capacity(steps.len());
+    let mut start = 0;
+    for at in 0..steps.len() {
+        let (before, rest) = steps.split_at_mut(at);
+        let Some(step) = rest.first_mut() else { continue };
+        if before.last().is_some_and(|last| (last.wave, &last.host) != (step.wave, &step.host)) {
+            start = at;
         }
         let same = |other: &&mut Step| other.effect == step.effect && other.owns == step.owns;
-        match out[group..].iter_mut().find(same) {
-            None => out.push(step),
-            Some(other) => {
-                if other.storage != step.storage {
-                    other.storage = None;
-                }
-                other.why.extend(step.why);
-                other.why.sort();
-                other.why.dedup();
-                other.risk = other.risk.max(step.risk);
-            }
+        let first = before[start..].iter_mut().find(same);
+        doubles.push(first.is_some());
+        if let Some(first) = first {
+            absorb(first, step);
         }
     }
-    out
+    let mut doubles = doubles.into_iter();
+    steps.retain(|_| doubles.next() != Some(true));
+}
+
+fn absorb(first: &mut Step, double: &mut Step) {
+    if first.storage != double.storage {
+        first.storage = None;
+    }
+    first.why.append(&mut double.why);
+    first.why.sort();
+    first.why.dedup();
+    first.risk = first.risk.max(double.risk);
 }

@@ -81,7 +81,9 @@ fn queries_with<'a>(
     backends: &[Box<dyn Backend + 'a>],
 ) -> BTreeMap<HostId, Vec<Query>> {
     let all = || backends.iter().map(|backend| &**backend);
-    let on_host = |host: &HostId| {
+    // Hosts of one kind are asked the same: one copy serves all of them.
+    let mut shared: BTreeSet<Query> = BTreeSet::new();
+    let mut on_host = |host: &HostId| {
         let spec = &cluster.hosts[host];
         let mut queries = vec![Record::query(&cluster.name)];
         if spec.role == Role::Hypervisor {
@@ -93,6 +95,13 @@ fn queries_with<'a>(
         queries.extend(images::queries(cluster, all(), host));
         let mut asked = BTreeSet::new();
         queries.retain(|query| asked.insert(query.clone()));
+        for query in &mut queries {
+            match shared.get(query) {
+                Some(same) => *query = same.clone(),
+                None => _ = shared.insert(query.clone()),
+            }
+        }
+        queries.shrink_to_fit();
         queries
     };
     cluster.hosts.keys().map(|host| (host.clone(), on_host(host))).collect()

@@ -42,7 +42,7 @@ pub(super) fn records(
 ) -> Vec<Step> {
     let mut made: BTreeMap<&HostId, Vec<&Owned>> = BTreeMap::new();
     for step in steps {
-        made.entry(&step.host).or_default().extend(&step.owns);
+        made.entry(&step.host).or_default().extend(step.owns.as_deref());
     }
     let mut out = Vec::new();
     for (host, record) in &scene.records {

@@ -229,7 +229,7 @@ impl Script {
     /// A key that does not exist yet is asked for by name when the section runs.
     fn wanted_key(&mut self, key: &PeerKey) {
         let variable = variable(key);
-        let hint = format!("set {variable} to what cat {} prints on {}", key.path, key.of);
+        let hint = format!("set {variable} to the first two words of {} on {}", key.path, key.of);
         self.line(format!(": \"${{{variable}:?{hint}}}\""));
     }
 
