@@ -232,13 +232,16 @@ fn killed_up_is_finished_by_up_and_cleared_by_down() {
     assert_eq!(on(&lab, "store1", "ping -c 1 -W 2 kvm1 >/dev/null && hostname"), "store1\n");
 }
 
-/// Starts [`up_that_is_killed`] in a process of its own and kills it as soon as it reports `event`.
+/// [`up_that_is_killed`] in a process of its own.
+fn up_in_a_process() -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "up_that_is_killed", "--ignored", "--nocapture"]).stdout(Stdio::piped());
+    command
+}
+
+/// Starts `up` in a process of its own and kills it as soon as it reports `event`.
 fn kill_up_at(event: &str) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "up_that_is_killed", "--ignored", "--nocapture"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = up_in_a_process().spawn().unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
     let seen = output.lines().map_while(Result::ok).any(|line| line.contains(event));
     child.kill().unwrap();
@@ -247,10 +250,68 @@ fn kill_up_at(event: &str) {
 }
 
 #[test]
-#[ignore = "the part of killed_up_is_finished_by_up_and_cleared_by_down that runs in a process of its own"]
+#[ignore = "the part of other tests that runs in a process of its own"]
 fn up_that_is_killed() {
     let up = lab::up(&spec("t-killed"), &settings(), &Cancel::default(), &mut |event| println!("{event:?}"));
     up.unwrap();
+}
+
+#[test]
+fn killed_build_leaves_no_process_and_no_root() {
+    let _turn = turn();
+    let cache = tempfile::tempdir().unwrap();
+    let mut build = up_in_a_process().env("STOR_LAB_CACHE", cache.path()).spawn().unwrap();
+    let name = cache.path().to_str().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !traces(name).iter().any(|trace| trace.contains("mmdebstrap")) {
+        assert!(Instant::now() < deadline, "no build began");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    build.kill().unwrap();
+    build.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !traces(name).is_empty() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(traces(name), BTreeSet::new());
+    let left: Vec<_> = fs::read_dir(cache.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| name.to_str().unwrap().starts_with(".build-")), "{left:?}");
+}
+
+/// A lab host is a machine that systemd runs, with cgroup v2: the other half of `lab::group`.
+#[test]
+fn lab_runs_where_systemd_makes_the_control_groups() {
+    let _turn = turn();
+    let guard = Guard::new("t-outer");
+    let (lab, _) = up(&guard.0);
+    let data = lab.data_directory(&host("store1")).unwrap();
+    // Hard links: the root is never written to, and may be on another file system than the data.
+    let copy = |link: &str| {
+        let cache = data.join("cache");
+        Command::new("cp").args(["-a", link]).arg(&settings().cache).arg(cache).status().unwrap().success()
+    };
+    assert!(copy("--link") || copy("--force"));
+    fs::copy(std::env::current_exe().unwrap(), data.join("test")).unwrap();
+    let inside = "cd /data && STOR_LAB_CACHE=/data/cache STOR_LAB_DIR=/data/labs \
+        ./test --exact lab_within_a_lab --ignored --nocapture 2>&1";
+    let said = on(&lab, "store1", inside);
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "the part of lab_runs_where_systemd_makes_the_control_groups that runs on a lab host"]
+fn lab_within_a_lab() {
+    assert!(fs::exists("/run/systemd/system").unwrap(), "this is for a lab host");
+    let spec = spec("t-inner");
+    let (lab, _) = up(&spec);
+    assert!(fs::exists("/sys/fs/cgroup/system.slice/stor-lab-t-inner.store1.scope").unwrap());
+    assert_eq!(
+        on(&lab, "store1", "ping -c 1 -W 2 kvm1 >/dev/null && systemctl is-system-running --wait"),
+        "running\n"
+    );
+    lab.down(&settings(), &mut |_| {}).unwrap();
+    assert_eq!(traces("t-inner"), BTreeSet::new());
 }
 
 #[test]

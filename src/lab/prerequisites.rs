@@ -14,7 +14,7 @@ use nix::{
     unistd::geteuid,
 };
 
-use super::{LabError, boot, group::Groups, process, settings::Settings};
+use super::{LabError, boot, group::Groups, process, settings::Settings, state};
 use crate::model::ByteSize;
 
 /// What a lab of a few hosts, or a root, takes at most while it is made.
@@ -32,13 +32,14 @@ const TOOLS: [(&str, &str); 7] = [
 ];
 
 /// The programs that building a root uses besides.
-const BUILD_TOOLS: [(&str, &str); 6] = [
+const BUILD_TOOLS: [(&str, &str); 7] = [
     ("mmdebstrap", "mmdebstrap"),
     ("gcc", "gcc libc6-dev"),
     ("apt-get", "apt"),
     ("apt-cache", "apt"),
     ("dpkg-deb", "dpkg"),
     ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
 ];
 
 /// Makes sure that hosts can be started here.
@@ -63,12 +64,14 @@ pub(super) fn check(settings: &Settings) -> Result<Groups, LabError> {
         "modprobe tun; in a container, pass the device /dev/net/tun in",
     )?;
     let groups = Groups::find()?;
+    try_aside(try_network)?;
     fs::create_dir_all(&settings.labs)
         .map_err(LabError::system(format!("make directory {}", settings.labs.display())))?;
-    check_space(&settings.labs)?;
-    try_aside(try_network)?;
-    try_aside(|| try_overlay(&settings.labs))?;
-    Ok(groups)
+    let usable = check_space(&settings.labs).and_then(|()| try_aside(|| try_overlay(&settings.labs)));
+    if usable.is_err() {
+        state::remove_if_empty(&settings.labs)?;
+    }
+    usable.map(|()| groups)
 }
 
 /// Makes sure that a root can be built here.

@@ -70,11 +70,26 @@ impl std::fmt::Display for RootStage {
     }
 }
 
-/// The words that make a Debian root; mmdebstrap ends with stor, even when stor is killed.
+/// Words that run others in a process namespace of their own, so that everything they start ends with stor, even when
+/// stor is killed: mmdebstrap does not pass signals on to what it started.
+pub(super) fn contained() -> Command {
+    Command::new("setpriv").args([
+        "--pdeathsig",
+        "KILL",
+        "unshare",
+        "--fork",
+        "--pid",
+        "--mount-proc",
+        "--kill-child=KILL",
+        "--",
+    ])
+}
+
+/// The words that make a Debian root.
 fn bootstrap(root: &Path, mirror: &str) -> Command {
     let option = |kind: &'static str| move |text: &&str| format!("--{kind}={text}");
-    Command::new("setpriv")
-        .args(["--pdeathsig", "TERM", "mmdebstrap", "--quiet", "--mode=root", "--variant=minbase"])
+    contained()
+        .args(["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase"])
         .arg("--skip=cleanup/apt/lists")
         .args(recipe::APT_OPTIONS.iter().map(option("aptopt")))
         .args(recipe::DPKG_OPTIONS.iter().map(option("dpkgopt")))

@@ -56,7 +56,10 @@ pub(super) fn ensure(
         .tempdir_in(cache)
         .map_err(LabError::system(format!("write in {}", cache.display())))?;
     // mmdebstrap makes the root owned and readable as a root must be; the place around it is nobody's business.
-    let built = build::root(workshop.path(), &settings.mirror, cancel, progress)?;
+    let built = build::root(workshop.path(), &settings.mirror, cancel, progress).map_err(|error| {
+        // Ctrl-C reaches the tools too, which then fail: what the user wants to hear is that the build stopped.
+        if cancel.is_cancelled() { LabError::Cancelled } else { error }
+    })?;
     fs::rename(&built, &root)
         .map_err(LabError::system(format!("name the finished root {}", root.display())))?;
     progress(LabEvent::RootBuilt { elapsed: begun.elapsed() });

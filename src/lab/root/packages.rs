@@ -77,7 +77,8 @@ impl Apt {
     }
 
     fn with(&self, env_options: &[&str], words: &[&str]) -> Command {
-        Command::new("env")
+        build::contained()
+            .arg("env")
             .args(env_options.iter().copied())
             .arg(format!("APT_CONFIG={}", word(&self.configuration)))
             .args(words.iter().copied())
