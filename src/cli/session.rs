@@ -34,7 +34,7 @@ impl Session {
         } else {
             SshAccess::of_user().map_err(|error| Failure::new(Exit::Unexpected, &error))?
         };
-        let (fleet, config) = ssh::connect(&cluster, &access, parallel)
+        let (fleet, config) = ssh::connect(&cluster.name, &cluster.hosts, &access, parallel)
             .map_err(|error| Failure::new(Exit::Unexpected, &error))?;
         let connector = SshConnector::from_wrappers(config.wrappers().clone());
         Ok(Self { cluster, fleet, connector })

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::{HostError, quote};
 use crate::model::HostId;
-use crate::spec::{Cluster, Elevation, HostSpec};
+use crate::model::{ClusterName, Elevation, HostSpec};
 
 /// The longest directory for control sockets: `sun_path` has 108 bytes with a NUL; ssh needs 10 for the context, 40
 /// for `%C` and 17 for its temporary name (`muxserver_listen` in OpenSSH's mux.c), and a slash.
@@ -96,16 +96,20 @@ impl SshConfig {
 }
 
 /// Writes the configuration of a cluster, with one wrapper for libvirt per way to become root.
-pub(super) fn write(cluster: &Cluster, access: &SshAccess) -> Result<SshConfig, HostError> {
+pub(super) fn write(
+    cluster: &ClusterName,
+    hosts: &BTreeMap<HostId, HostSpec>,
+    access: &SshAccess,
+) -> Result<SshConfig, HostError> {
     make_private(&access.runtime_dir)?;
     let sockets = socket_dir(&access.runtime_dir)?;
     let context = context(access)?;
-    let text = render(cluster, access, &sockets, &context)?;
-    let name = |suffix: &str| access.runtime_dir.join(format!("{}-{context}{suffix}", cluster.name));
+    let text = render(cluster, hosts, access, &sockets, &context)?;
+    let name = |suffix: &str| access.runtime_dir.join(format!("{}-{context}{suffix}", cluster));
     let config = name(".conf");
     put(&config, &text, 0o600)?;
     let mut wrappers = BTreeMap::new();
-    for host in cluster.hosts.values() {
+    for host in hosts.values() {
         let (path, prefix) = match elevation(host, access) {
             Elevation::Root => (name("-root.sh"), ""),
             Elevation::Sudo => (name("-sudo.sh"), "sudo -n "),
@@ -124,15 +128,21 @@ pub(super) fn elevation(host: &HostSpec, access: &SshAccess) -> Elevation {
     }
 }
 
-fn render(cluster: &Cluster, access: &SshAccess, sockets: &Path, context: &str) -> Result<String, HostError> {
-    let mut out = format!("# Written by stor for cluster {}; changes are lost.\n", cluster.name);
+fn render(
+    cluster: &ClusterName,
+    hosts: &BTreeMap<HostId, HostSpec>,
+    access: &SshAccess,
+    sockets: &Path,
+    context: &str,
+) -> Result<String, HostError> {
+    let mut out = format!("# Written by stor for cluster {}; changes are lost.\n", cluster);
     let mut push = |line: String| {
         out.push_str(&line);
         out.push('\n');
     };
-    for host in cluster.hosts.values() {
+    for host in hosts.values() {
         let address = checked(&host.address)?;
-        if cluster.hosts.keys().any(|other| *other != host.id && other.as_str() == address) {
+        if hosts.keys().any(|other| *other != host.id && other.as_str() == address) {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "it is the name of another host");
             return Err(local(format!("use address {address} of host {}", host.id), error));
         }

@@ -3,8 +3,8 @@
 //! The texts are OpenSSH's (sshconnect.c, ssh.c, packet.c) and sudo's own, in the C locale.
 
 use super::{HostError, last_lines};
+use crate::model::Elevation;
 use crate::model::HostId;
-use crate::spec::Elevation;
 
 /// A text of ssh, the reason in plain words, and what the user can do.
 const CAUSES: [(&str, &str, &str); 11] = [

@@ -1,8 +1,9 @@
 //! Hosts over OpenSSH: one master per host, one `sh -s` per call.
 //!
-//! Imports `spec` and `model`. The script is in `batch`, the ssh configuration in `config`, the words for errors in
+//! Imports `model`. The script is in `batch`, the ssh configuration in `config`, the words for errors in
 //! `diagnose`; what to ask or change is decided elsewhere.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use super::batch::{self, Ended, Frame, Job, Lock, Reply, ReplyError};
 use super::process::{self, Input};
 use super::{Fleet, Holder, Host, HostError, LockGuard, config, diagnose, files, judge, lock, quote};
 use crate::model::{AbsPath, Answer, BlockSpec, Command, FileSpec, HostId, Output, Query, Stdin};
-use crate::spec::{Cluster, Elevation};
+use crate::model::{ClusterName, Elevation, HostSpec};
 
 pub use super::config::{SshAccess, SshConfig};
 
@@ -25,9 +26,14 @@ const SSH_FAILED: i32 = 255;
 ///
 /// # Errors
 /// [`HostError::Local`] when the ssh configuration cannot be written.
-pub fn connect(cluster: &Cluster, access: &SshAccess, cap: usize) -> Result<(Fleet, SshConfig), HostError> {
-    let written = config::write(cluster, access)?;
-    let hosts = cluster.hosts.values().map(|spec| -> Arc<dyn Host> {
+pub fn connect(
+    cluster: &ClusterName,
+    hosts: &BTreeMap<HostId, HostSpec>,
+    access: &SshAccess,
+    cap: usize,
+) -> Result<(Fleet, SshConfig), HostError> {
+    let written = config::write(cluster, hosts, access)?;
+    let hosts = hosts.values().map(|spec| -> Arc<dyn Host> {
         Arc::new(SshHost {
             id: spec.id.clone(),
             config: written.config().to_owned(),

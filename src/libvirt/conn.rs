@@ -15,7 +15,7 @@ use virt_sys as sys;
 use super::{Connector, Hypervisor, LibvirtError, uri};
 use crate::host::ssh::SshConfig;
 use crate::model::HostId;
-use crate::spec::{Cluster, HostSpec};
+use crate::model::{HostSpec, Role};
 
 mod domains;
 mod pools;
@@ -34,9 +34,11 @@ pub struct SshConnector {
 impl SshConnector {
     /// Makes a connector to the hypervisors of a cluster, through the ssh configuration that its hosts are reached by.
     #[must_use]
-    pub fn new(cluster: &Cluster, config: &SshConfig) -> Self {
+    pub fn new(hosts: &BTreeMap<HostId, HostSpec>, config: &SshConfig) -> Self {
         let wrapper = |host: &HostSpec| Some((host.id.clone(), config.wrapper(&host.id)?.to_owned()));
-        Self::from_wrappers(cluster.hypervisors().filter_map(wrapper).collect())
+        Self::from_wrappers(
+            hosts.values().filter(|host| host.role == Role::Hypervisor).filter_map(wrapper).collect(),
+        )
     }
 
     /// Makes a connector from the wrapper that leads to each host: a program that takes ssh's arguments.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::LibvirtError;
 use super::xml::{self, Element};
 use crate::model::{ByteSize, ClusterName, GuestId, ImageFormat, ImageLocation};
-use crate::spec::{GuestShape, KernelBoot};
+use crate::model::{GuestShape, KernelBoot};
 
 mod read;
 pub use read::{

@@ -12,7 +12,7 @@ use super::{
     NodeFacts, PauseReason, domain_xml, pool_xml,
 };
 use crate::model::{ByteSize, HostId};
-use crate::spec::Cluster;
+use crate::model::{HostSpec, Role};
 
 mod daemon;
 mod moving;
@@ -91,9 +91,9 @@ pub struct FakeConnector(Arc<Shared>);
 impl FakeConnector {
     /// Makes one daemon per hypervisor of the cluster, without domains or pools.
     #[must_use]
-    pub fn new(cluster: &Cluster) -> Self {
+    pub fn new(hosts: &BTreeMap<HostId, HostSpec>) -> Self {
         let fake = Self::default();
-        for (index, host) in cluster.hypervisors().enumerate() {
+        for (index, host) in hosts.values().filter(|host| host.role == Role::Hypervisor).enumerate() {
             let node = node(host.id.as_str(), index);
             let daemon = FakeDaemon {
                 reachable: true,

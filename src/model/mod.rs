@@ -10,7 +10,11 @@ pub mod command;
 pub mod observations;
 pub mod owned;
 pub mod step;
+pub mod effect;
+pub mod wave;
 pub mod finding;
+pub mod guest;
+pub mod host;
 pub mod image;
 pub mod cancel;
 pub mod chain;
@@ -18,7 +22,10 @@ pub mod chain;
 pub use cancel::Cancel;
 pub use chain::chain;
 pub use command::{Answer, Command, Output, Query, Stdin};
+pub use effect::{BlockLine, BlockSpec, Effect, FileContent, FileMode, FileSpec, ImageSpec, PeerKey};
 pub use finding::{Finding, FindingCode, Severity};
+pub use guest::{Accel, Autostart, GuestShape, KernelBoot};
+pub use host::{Elevation, HostSpec, Role, SshSpec};
 pub use id::{ClusterName, GuestId, HostId, ImageId, NameError, StorageId};
 pub use image::{ImageFormat, ImageLocation};
 pub use observations::{HostSeen, Observations, Unknown};
@@ -26,7 +33,5 @@ pub use owned::{Owned, OwnedKind, Record, RecordError};
 pub use path::AbsPath;
 pub use secret::Secret;
 pub use size::{ByteSize, Rate};
-pub use step::{
-    BlockLine, BlockSpec, Blocked, Broken, Difference, Effect, FileContent, FileMode, FileSpec, ImageSpec,
-    PeerKey, Proposal, ResourceId, ResourceKind, Risk, Step, Wave,
-};
+pub use step::{Blocked, Broken, Difference, Proposal, ResourceId, ResourceKind, Risk, Step};
+pub use wave::Wave;

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::model::{AbsPath, ByteSize, ClusterName, GuestId, HostId, ImageFormat, ImageId, Rate, StorageId};
+use crate::model::{
+    ByteSize, ClusterName, GuestId, GuestShape, HostId, HostSpec, ImageFormat, ImageId, Rate, Role, StorageId,
+};
 use crate::storage::spec::StorageSpec;
 
 /// A resolved cluster file.
@@ -38,50 +40,6 @@ impl Cluster {
     pub fn images_on<'a>(&'a self, storage: &'a StorageId) -> impl Iterator<Item = &'a ImageEntry> {
         self.images.values().filter(move |image| image.storage == *storage)
     }
-}
-
-/// Whether a host runs guests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// It only serves storage.
-    Server,
-    /// It runs guests (and may serve storage too).
-    Hypervisor,
-}
-
-/// One host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostSpec {
-    /// Its name in the file.
-    pub id: HostId,
-    /// IP address or DNS name by which the other hosts and stor reach it; never starts with `-`.
-    pub address: String,
-    /// Whether it runs guests.
-    pub role: Role,
-    /// How stor logs in.
-    pub ssh: SshSpec,
-}
-
-/// How stor logs in to a host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SshSpec {
-    /// Login name; the user's own ssh configuration decides when it is absent.
-    pub user: Option<String>,
-    /// TCP port; the user's own ssh configuration decides when it is absent.
-    pub port: Option<u16>,
-    /// Private key file on the machine that runs stor, `~` expanded.
-    pub identity_file: Option<PathBuf>,
-    /// How commands become root.
-    pub elevation: Elevation,
-}
-
-/// How commands become root on a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Elevation {
-    /// The login user is root.
-    Root,
-    /// `sudo -n`, which fails at once when it would ask for a password.
-    Sudo,
 }
 
 /// One image.
@@ -133,60 +91,6 @@ pub enum GuestDefinition {
         /// The images of the file that it uses.
         images: Vec<ImageId>,
     },
-}
-
-/// A guest as the cluster file describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GuestShape {
-    /// Its disk, `vda` on virtio, cache none.
-    pub image: ImageId,
-    /// Memory.
-    pub memory: ByteSize,
-    /// Virtual CPUs.
-    pub vcpus: u32,
-    /// The bridge of its one network interface; none = no interface.
-    pub bridge: Option<String>,
-    /// MAC address; derived from cluster and guest name when absent, so that it never changes.
-    pub mac: Option<String>,
-    /// Direct kernel boot; absent = boot from the image.
-    pub boot: Option<KernelBoot>,
-    /// Hardware virtualisation or emulation.
-    pub accel: Accel,
-    /// Whether libvirt starts it with the host.
-    pub autostart: Autostart,
-}
-
-/// Direct kernel boot; the files must exist on every hypervisor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KernelBoot {
-    /// Kernel image.
-    pub kernel: AbsPath,
-    /// Initial RAM disk.
-    pub initrd: Option<AbsPath>,
-    /// Kernel command line.
-    pub cmdline: String,
-}
-
-/// Hardware virtualisation or emulation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Accel {
-    /// KVM where every hypervisor offers it, else emulation.
-    #[default]
-    Auto,
-    /// KVM.
-    Kvm,
-    /// QEMU's own emulation (TCG).
-    Qemu,
-}
-
-/// Whether libvirt starts a guest with its host.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Autostart {
-    /// It does not.
-    #[default]
-    Off,
-    /// It does, on whichever host the guest was moved to last.
-    On,
 }
 
 /// How guests may migrate.

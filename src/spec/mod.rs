@@ -24,10 +24,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-pub use cluster::{
-    Accel, Autostart, Cluster, Elevation, GuestDefinition, GuestEntry, GuestShape, HostSpec, ImageEntry,
-    KernelBoot, MigrationPolicy, OnTimeout, Role, SshSpec,
-};
+pub use crate::model::{Accel, Autostart, Elevation, GuestShape, HostSpec, KernelBoot, Role, SshSpec};
+pub use cluster::{Cluster, GuestDefinition, GuestEntry, ImageEntry, MigrationPolicy, OnTimeout};
 pub use error::{Invalid, SpecError};
 pub use problem::Problem;
 pub use reference::reference;

@@ -12,12 +12,12 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::cluster::{Cluster, Role};
+use super::cluster::Cluster;
 use super::input::{At, Entries, Place, Scalar, Text};
 use super::problem::{Problem, Problems, did_you_mean};
 use super::raw::RawCluster;
 use super::space::Space;
-use crate::model::{HostId, StorageId};
+use crate::model::{HostId, Role, StorageId};
 use crate::storage::spec::StorageSpec;
 
 /// What is declared so far, and what is wrong so far; backends resolve against it.

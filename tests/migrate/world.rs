@@ -114,7 +114,7 @@ impl World {
     /// The guest runs on kvm1, and nothing speaks against moving it to kvm2.
     pub fn new() -> Self {
         let cluster = cluster();
-        let connector = FakeConnector::new(&cluster);
+        let connector = FakeConnector::new(&cluster.hosts);
         let mut shells = BTreeMap::new();
         let mut hosts = BTreeMap::new();
         for spec in cluster.hosts.values() {

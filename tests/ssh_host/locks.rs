@@ -68,7 +68,7 @@ fn hold_a_lock_until_killed() {
         user: None,
     };
     let cluster = crate::server::cluster(port.parse().unwrap(), "root", Elevation::Root);
-    let (fleet, _) = stor::host::ssh::connect(&cluster, &access, 1).unwrap();
+    let (fleet, _) = stor::host::ssh::connect(&cluster.name, &cluster.hosts, &access, 1).unwrap();
     let host = fleet.host(&HostId::new("kvm1").unwrap()).unwrap();
     let _guard = host.lock(&holder("lock-kill", "the one that is killed"), &[]).unwrap();
     println!("\nlocked");

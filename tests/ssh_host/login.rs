@@ -68,10 +68,10 @@ fn refusals_name_their_cause() {
     let mut cluster = server.cluster("root", Elevation::Root);
     let spec = cluster.hosts.get_mut(&id).unwrap();
     spec.ssh.port = Some(1);
-    let (fleet, _) = stor::host::ssh::connect(&cluster, &server.access(), 1).unwrap();
+    let (fleet, _) = stor::host::ssh::connect(&cluster.name, &cluster.hosts, &server.access(), 1).unwrap();
     assert!(reason(touch(&server, &**fleet.host(&id).unwrap())).0.contains("nothing listens"));
     cluster.hosts.get_mut(&id).unwrap().address = "no-such-host.invalid".into();
-    let (fleet, _) = stor::host::ssh::connect(&cluster, &server.access(), 1).unwrap();
+    let (fleet, _) = stor::host::ssh::connect(&cluster.name, &cluster.hosts, &server.access(), 1).unwrap();
     assert!(reason(touch(&server, &**fleet.host(&id).unwrap())).0.contains("cannot be resolved"));
 }
 

@@ -92,7 +92,8 @@ impl Server {
     }
 
     pub fn connect(&self, access: &SshAccess, user: &str, elevation: Elevation) -> (Fleet, SshConfig) {
-        let (fleet, config) = ssh::connect(&self.cluster(user, elevation), access, 4).unwrap();
+        let cluster = self.cluster(user, elevation);
+        let (fleet, config) = ssh::connect(&cluster.name, &cluster.hosts, access, 4).unwrap();
         self.configs.borrow_mut().push(config.clone());
         (fleet, config)
     }

@@ -53,7 +53,7 @@ pub const CLUSTER: &str = include_str!("../../fixtures/plans/cluster.yaml");
 impl World {
     /// Bare hosts: Debian, sshd, and libvirt on the hypervisors.
     pub fn bare(cluster: &Cluster) -> Self {
-        let libvirt = FakeConnector::new(cluster);
+        let libvirt = FakeConnector::new(&cluster.hosts);
         let pool = Arc::new(Mutex::new(Pool::new(cluster)));
         let breaker = Breaker::default();
         let mut world = Self {

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::super::cluster::{
-    Accel, Autostart, GuestDefinition, GuestEntry, GuestShape, ImageEntry, KernelBoot, Role,
-};
+use super::super::cluster::{GuestDefinition, GuestEntry, ImageEntry};
 use super::super::domain;
 use super::super::files;
 use super::super::input::{At, Entries, Place};
@@ -13,7 +11,7 @@ use super::super::problem::{Problem, Problems};
 use super::super::raw::{RawAccel, RawBoot, RawGuest};
 use super::super::scalar::Mac;
 use super::{Storages, lookup, named, number, optional};
-use crate::model::{ByteSize, GuestId, HostId, ImageId};
+use crate::model::{Accel, Autostart, ByteSize, GuestId, GuestShape, HostId, ImageId, KernelBoot, Role};
 
 /// What guests refer to.
 #[derive(Debug)]

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::super::cluster::{Elevation, HostSpec, Role, SshSpec};
 use super::super::files;
 use super::super::input::{At, Entries};
 use super::super::problem::{Problem, Problems};
 use super::super::raw::{RawElevation, RawHost, RawSsh};
 use super::{named, number, optional};
 use crate::model::HostId;
+use crate::model::{Elevation, HostSpec, Role, SshSpec};
 
 /// Resolves the hosts; the second map names all of them, also those with a problem.
 pub fn resolve(

@@ -1,0 +1,51 @@
+//! One host as the cluster file describes it: where it is, what it is for, how to log in.
+//!
+//! Here and not in `spec` because the transports need it and do not know the cluster file.
+
+use std::path::PathBuf;
+
+use super::HostId;
+
+/// Whether a host runs guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// It only serves storage.
+    Server,
+    /// It runs guests (and may serve storage too).
+    Hypervisor,
+}
+
+/// One host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostSpec {
+    /// Its name in the file.
+    pub id: HostId,
+    /// IP address or DNS name by which the other hosts and stor reach it; never starts with `-`.
+    pub address: String,
+    /// Whether it runs guests.
+    pub role: Role,
+    /// How stor logs in.
+    pub ssh: SshSpec,
+}
+
+/// How stor logs in to a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshSpec {
+    /// Login name; the user's own ssh configuration decides when it is absent.
+    pub user: Option<String>,
+    /// TCP port; the user's own ssh configuration decides when it is absent.
+    pub port: Option<u16>,
+    /// Private key file on the machine that runs stor, `~` expanded.
+    pub identity_file: Option<PathBuf>,
+    /// How commands become root.
+    pub elevation: Elevation,
+}
+
+/// How commands become root on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Elevation {
+    /// The login user is root.
+    Root,
+    /// `sudo -n`, which fails at once when it would ask for a password.
+    Sudo,
+}
