@@ -14,6 +14,9 @@
 //!
 //! Modules import downwards only, in the order in which they are listed here; `tests/layering.rs` holds the arrows.
 
+// Here and not in Cargo.toml: a test that cannot go on has failed, and may say so with `unwrap`.
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::let_underscore_must_use)]
+
 pub mod cli;
 pub mod playbook;
 pub mod lab;

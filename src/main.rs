@@ -1,5 +1,7 @@
 //! The `stor` command: arguments in, exit code out.
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::let_underscore_must_use)]
+
 use std::process::ExitCode;
 
 use stor::storage::gluster::probe;

@@ -1,7 +1,6 @@
 //! Cluster files that are wrong: each ends in errors that name line and column, and show the lines.
 //!
 //! One file under `fixtures/bad` per kind of error; the snapshots are what a user sees, without colour, 100 columns wide.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,4 @@
 //! The command line: what it prints, and the exit codes of `docs/exit-codes.md`.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use assert_cmd::Command;
 

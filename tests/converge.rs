@@ -74,7 +74,7 @@ fn breaks_anywhere(before: &[Goal<'_>], goal: &Goal<'_>) {
     let effects = faultless.breaker.trace();
     settle(&faultless, goal);
     let expected = faultless.state();
-    for at in 0..effects.len() {
+    for (at, effect) in effects.iter().enumerate() {
         for moment in [Moment::Before, Moment::After] {
             for what in [What::Host, What::Stor] {
                 let world = after(before);
@@ -82,14 +82,14 @@ fn breaks_anywhere(before: &[Goal<'_>], goal: &Goal<'_>) {
                 world.breaker.set(Some(chosen));
                 let errors = once(&world, goal);
                 assert!(world.breaker.hit(), "{chosen:?}");
-                assert!(!errors.is_empty(), "{chosen:?} at {} went unnoticed", effects[at]);
+                assert!(!errors.is_empty(), "{chosen:?} at {effect} went unnoticed");
                 world.breaker.set(None);
                 settle(&world, goal);
                 let state = world.state();
                 assert!(
                     state == expected,
                     "{chosen:?} at {}:\n{}",
-                    effects[at],
+                    effect,
                     difference(&expected, &state)
                 );
             }

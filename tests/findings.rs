@@ -1,6 +1,5 @@
 //! Every finding code stands in the users' table, once and in order.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 /// The variants of `FindingCode` as users see them, from the source itself.
 fn codes() -> Vec<String> {

@@ -1,11 +1,5 @@
 //! Labs for real: up, used, killed half-way, side by side, and down to nothing. Needs root and the lab's tools.
 #![expect(clippy::disallowed_methods, reason = "tests")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test that cannot go on has failed"
-)]
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -1,7 +1,6 @@
 //! Hostile cluster files end in a clear error within 2 s of processor time and 256 MB of memory.
 //!
 //! Each case runs in a process of its own (this test program, started again), which tells what it used.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fmt::Write;
 use std::path::Path;

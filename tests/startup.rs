@@ -1,5 +1,4 @@
 //! libvirt is loaded by the first connection and not before: it costs twice what `stor --version` may take.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

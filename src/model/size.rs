@@ -102,7 +102,7 @@ fn parse(text: &str, units: &[(&str, u64)], expected: &'static str) -> Result<u6
 }
 
 fn show(value: u64, f: &mut fmt::Formatter<'_>, suffix: &str) -> fmt::Result {
-    match BINARY.iter().find(|(_, factor)| value >= *factor && value % factor == 0) {
+    match BINARY.iter().find(|(_, factor)| value >= *factor && value.is_multiple_of(*factor)) {
         Some((unit, factor)) => f.pad(&format!("{}{unit}{suffix}", value / factor)),
         None => f.pad(&format!("{value}B{suffix}")),
     }

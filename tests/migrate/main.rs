@@ -1,5 +1,4 @@
 //! Migration against fake hosts and daemons: every finding, every placement, every fault that a lab run cannot time.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod faults;
 mod judge;

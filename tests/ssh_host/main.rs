@@ -1,11 +1,6 @@
 //! Hosts over a real OpenSSH server on loopback. Needs root, sshd and sudo; a missing one fails every test.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "a test that cannot go on has failed; sshd is started by the test"
-)]
+#![expect(clippy::disallowed_methods, reason = "sshd is started by the test")]
 
 mod commands;
 mod files;

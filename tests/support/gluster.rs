@@ -108,9 +108,9 @@ impl Pool {
             )
             .unwrap();
         }
-        write!(
+        writeln!(
             out,
-            "<peer><uuid>{}</uuid><hostname>localhost</hostname><connected>1</connected></peer></peerStatus></cliOutput>\n",
+            "<peer><uuid>{}</uuid><hostname>localhost</hostname><connected>1</connected></peer></peerStatus></cliOutput>",
             uuid(host)
         )
         .unwrap();

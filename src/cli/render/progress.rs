@@ -80,7 +80,7 @@ impl Screen {
     pub fn migrating(&self, event: &MigrateEvent) {
         if let MigrateEvent::Progressed(guest, progress) = event {
             if self.bars {
-                self.advance(&guest.to_string(), progress.permille, progress.eta);
+                self.advance(guest.as_ref(), progress.permille, progress.eta);
             } else if self.format == Format::Json {
                 let value = || json!({ "event": "progress", "guest": guest, "progress": progress });
                 self.event(value, String::new);
