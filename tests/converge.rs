@@ -86,12 +86,7 @@ fn breaks_anywhere(before: &[Goal<'_>], goal: &Goal<'_>) {
                 world.breaker.set(None);
                 settle(&world, goal);
                 let state = world.state();
-                assert!(
-                    state == expected,
-                    "{chosen:?} at {}:\n{}",
-                    effect,
-                    difference(&expected, &state)
-                );
+                assert!(state == expected, "{chosen:?} at {}:\n{}", effect, difference(&expected, &state));
             }
         }
     }

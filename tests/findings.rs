@@ -1,6 +1,5 @@
 //! Every finding code stands in the users' table, once and in order.
 
-
 /// The variants of `FindingCode` as users see them, from the source itself.
 fn codes() -> Vec<String> {
     let source = include_str!("../src/model/finding.rs");

@@ -1,6 +1,5 @@
 //! The probe scripts, run for real on this machine: they write only below the mount that they were told of.
 
-
 use std::fs;
 use std::path::Path;
 

@@ -1,6 +1,5 @@
 //! Status from what hosts answered: facts are shown, and what is unknown is never shown as absent.
 
-
 #[path = "verify/world.rs"]
 #[expect(dead_code, reason = "shared with the tests of verify")]
 mod world;

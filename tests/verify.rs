@@ -1,6 +1,5 @@
 //! Verify on a fake fleet: every failure names its host and its cause, and nothing is left or written elsewhere.
 
-
 #[path = "verify/world.rs"]
 mod world;
 
