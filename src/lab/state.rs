@@ -5,6 +5,7 @@ use std::{
     io::{ErrorKind, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -62,6 +63,10 @@ impl Record {
     }
 }
 
+/// How long a lock may stay taken after its owner was killed: a child that was just being started holds it too, until it
+/// becomes another program.
+const HANDOVER: Duration = Duration::from_secs(1);
+
 /// Takes the lab for the caller alone; given back when dropped. The directory must exist.
 ///
 /// # Errors
@@ -69,12 +74,18 @@ impl Record {
 pub(super) fn lock(lab: &ClusterName, files: &LabFiles) -> Result<Flock<File>, LabError> {
     let directory = &files.directory;
     let action = || format!("lock {}", directory.display());
-    let file = File::open(directory).map_err(LabError::system(action()))?;
+    let mut file = File::open(directory).map_err(LabError::system(action()))?;
     let opened = file.metadata().map_err(LabError::system(action()))?.ino();
-    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EWOULDBLOCK => LabError::Busy { lab: lab.clone() },
-        errno => LabError::errno(action())(errno),
-    })?;
+    let deadline = Instant::now() + HANDOVER;
+    let lock = loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => break lock,
+            Err((same, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file = same,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(LabError::Busy { lab: lab.clone() }),
+            Err((_, errno)) => return Err(LabError::errno(action())(errno)),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
     // A `down` may have removed the directory between opening and locking.
     match fs::metadata(directory) {
         Ok(now) if now.ino() == opened => Ok(lock),

@@ -33,7 +33,7 @@ pub(super) fn root(
         if cancel.is_cancelled() { Err(LabError::Cancelled) } else { Ok(()) }
     };
     stage(RootStage::Bootstrap)?;
-    process::run(&bootstrap(&root, mirror))?;
+    process::run(&bootstrap(&root, workshop, mirror))?;
     stage(RootStage::Packages)?;
     let apt = packages::Apt::outside(workshop, &root)?;
     apt.offer(&root)?;
@@ -85,11 +85,19 @@ pub(super) fn contained() -> Command {
     ])
 }
 
-/// The words that make a Debian root.
-fn bootstrap(root: &Path, mirror: &str) -> Command {
+/// The words that make a Debian root. What mmdebstrap keeps for a while (apt's keyring) stands in the workshop too, which is
+/// removed as a whole even after a build that was killed.
+fn bootstrap(root: &Path, workshop: &Path, mirror: &str) -> Command {
     let option = |kind: &'static str| move |text: &&str| format!("--{kind}={text}");
     contained()
-        .args(["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase"])
+        .args([
+            "env",
+            &format!("TMPDIR={}", word(workshop)),
+            "mmdebstrap",
+            "--quiet",
+            "--mode=root",
+            "--variant=minbase",
+        ])
         .arg("--skip=cleanup/apt/lists")
         .args(recipe::APT_OPTIONS.iter().map(option("aptopt")))
         .args(recipe::DPKG_OPTIONS.iter().map(option("dpkgopt")))
@@ -144,7 +152,7 @@ mod tests {
 
     #[test]
     fn bootstrap_installs_the_list_from_the_mirror() {
-        let command = bootstrap(Path::new("/c/root"), "http://mirror/debian");
+        let command = bootstrap(Path::new("/c/root"), Path::new("/c"), "http://mirror/debian");
         let words = command.args;
         assert!(words.contains(&"--aptopt=APT::Install-Recommends \"false\"".to_owned()), "{words:?}");
         assert_eq!(words[words.len() - 3..], ["trixie", "/c/root", "deb http://mirror/debian trixie main"]);
