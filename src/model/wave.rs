@@ -26,6 +26,8 @@ pub enum Wave {
     Prerequisites,
     /// What joins servers to one service (peers).
     Service,
+    /// Servers of one service wait until they have met.
+    Meeting,
     /// Exports, targets, volumes.
     Export,
     /// Packages, secrets and trust on hypervisors.
@@ -46,7 +48,7 @@ impl Wave {
     /// Tells whether a failure here stops everything later of the same storage on every host, not only on its own.
     #[must_use]
     pub fn is_server_side(self) -> bool {
-        matches!(self, Self::Prerequisites | Self::Service | Self::Export)
+        matches!(self, Self::Prerequisites | Self::Service | Self::Meeting | Self::Export)
     }
 
     /// Tells whether something is removed here.
@@ -68,6 +70,7 @@ impl fmt::Display for Wave {
             Self::ReleaseHost => "release hosts",
             Self::Prerequisites => "server prerequisites",
             Self::Service => "storage service",
+            Self::Meeting => "servers meet",
             Self::Export => "export, target, volume",
             Self::ClientPrerequisites => "client prerequisites",
             Self::Mount => "mount, session",

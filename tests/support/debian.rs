@@ -116,6 +116,9 @@ impl Debian {
             ("gluster", _) if !self.packages.contains("glusterfs-server") => {
                 failure(127, "sh: 1: gluster: not found\n")
             }
+            ("sh", ["-c", _, "meet", number]) => {
+                self.pool.lock().unwrap().meet(&self.id, number.parse().unwrap())
+            }
             ("gluster", args) => self.pool.lock().unwrap().run(&self.id, args),
             ("virsh", args) => match &self.libvirt {
                 Some(libvirt) => virsh::run(libvirt, &self.id, args),

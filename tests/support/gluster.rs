@@ -95,6 +95,12 @@ impl Pool {
         }
     }
 
+    /// Waits for the servers of the pool; here they meet at once or never.
+    pub fn meet(&self, host: &HostId, wanted: usize) -> Answer {
+        let connected = self.members(host).iter().filter(|member| self.running.contains(member)).count();
+        if connected >= wanted { answer(0, "") } else { failure(1, "servers are not connected\n") }
+    }
+
     fn pool_list(&self, host: &HostId) -> String {
         let mut out = format!("{HEAD}<peerStatus>");
         for peer in self.peers.get(host).into_iter().flatten() {

@@ -76,6 +76,34 @@ pub fn probe_peer(address: &str) -> Command {
     gluster().args(["peer", "probe", address])
 }
 
+/// How long servers get to connect to each other; on a busy machine it takes them a few seconds.
+const MEETING: Duration = Duration::from_secs(60);
+
+/// Counts the servers that are connected, again and again, until there are enough of them. A constant: the number is an
+/// argument.
+const MEET: &str = "\
+tries=0
+while :; do
+  connected=$(gluster --mode=script pool list | grep -c '[[:blank:]]Connected[[:blank:]]*$')
+  [ \"$connected\" -ge \"$1\" ] && exit 0
+  tries=$((tries + 1))
+  [ \"$tries\" -lt 100 ] || break
+  sleep 0.3
+done
+gluster --mode=script pool list >&2
+echo \"$connected of $1 servers are connected\" >&2
+exit 1
+";
+
+/// Waits until a server is connected to all of its pool, itself counted.
+///
+/// `gluster peer probe` returns as soon as the server that runs it has met the new one. The others meet it later, and until
+/// then `volume create` fails with "Host ... not connected".
+#[must_use]
+pub fn meet(servers: usize) -> Command {
+    Command::new("sh").args(["-c", MEET, "meet", &servers.to_string()]).deadline(MEETING)
+}
+
 /// Lets a server go; may run again after having been interrupted.
 ///
 /// `gluster` fails for a server that has left already, so it runs only where glusterd still keeps the peer.

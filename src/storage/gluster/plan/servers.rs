@@ -82,6 +82,7 @@ pub(super) fn plan(subject: &Subject<'_>, out: &mut Proposal) -> Service {
         None if !all_known => Service::Unknown,
         None => {
             join(subject, &servers, out);
+            meet(subject, &servers, out);
             bricks::prepare(subject, &servers, out);
             if out.blocked.len() > refusals {
                 return refusal(&out.blocked[refusals..]);
@@ -184,6 +185,36 @@ fn join(subject: &Subject<'_>, servers: &Servers<'_>, out: &mut Proposal) {
             }
             (None, _) => out.steps.push(probe(subject, servers.first, address)),
         }
+    }
+}
+
+/// Has every server wait until it sees all of the pool, which a volume can be created in only then.
+fn meet(subject: &Subject<'_>, servers: &Servers<'_>, out: &mut Proposal) {
+    if servers.ids.len() < 2 {
+        return;
+    }
+    let first = servers.facts.get(servers.first).and_then(|facts| facts.said.as_ref());
+    // Members that serve this volume not at all may be down; they are counted only if they are connected now.
+    let is_server = |peer: &Peer| {
+        servers.ids.iter().any(|id| {
+            let said = servers.facts.get(id).and_then(|facts| facts.said.as_ref());
+            first.and_then(|first| find(first, said, commands::address(subject.cluster, id))) == Some(peer)
+        })
+    };
+    let peers = first.map_or(&[][..], |first| &first.peers);
+    let others = peers.iter().filter(|peer| peer.connected && !is_server(peer)).count();
+    let members = servers.ids.len() + others;
+    for id in &servers.ids {
+        let said = servers.facts.get(id).and_then(|facts| facts.said.as_ref());
+        let met = said.map_or(0, |said| 1 + said.peers.iter().filter(|peer| peer.connected).count());
+        if met >= members {
+            continue;
+        }
+        let what = ResourceId::new(ResourceKind::Service, commands::DAEMON);
+        let title = format!("wait until {id} sees all {members} servers of the pool");
+        let step = Step::new(Wave::Meeting, id, what, title, Effect::Run(vec![commands::meet(members)]));
+        let difference = Difference::new("pool.connected", members.to_string(), met.to_string());
+        out.steps.push(step.serving(subject.id).because(difference));
     }
 }
 
