@@ -1,7 +1,7 @@
 //! Status: what the hosts show now, as facts. Nothing is proved (that is `verify`) and nothing planned.
 //!
 //! One batch per host; [`build`] is pure. A storage's health is asked of one of its servers, and of the next one when that
-//! does not answer. Imports `storage`, `libvirt` (readers), `host`, `spec` and `model`. Showing it is `cli`'s.
+//! cannot tell. Imports `observe`, `storage`, `libvirt` (readers), `host`, `spec` and `model`. Showing it is `cli`'s.
 
 mod build;
 
@@ -12,13 +12,14 @@ use serde::Serialize;
 use crate::host::Fleet;
 use crate::libvirt::{DomainState, domstates, pools};
 use crate::model::{
-    AbsPath, ByteSize, Command, Finding, GuestId, HostId, HostSeen, ImageId, Observations, Query, StorageId,
+    AbsPath, ByteSize, Command, Finding, GuestId, HostId, ImageId, Observations, Query, StorageId,
 };
+use crate::observe::observe;
 use crate::spec::{Cluster, Role};
-use crate::storage;
 use crate::storage::health::{Health, HealthState};
 use crate::storage::mount_probe;
 use crate::storage::probe::{MountedDirectory, Way};
+use crate::storage::{self, Backend};
 
 pub use build::build;
 
@@ -121,18 +122,18 @@ impl GuestStatus {
 #[must_use]
 pub fn status(cluster: &Cluster, fleet: &Fleet) -> Status {
     let mut batches = queries(cluster);
-    let mut seen = ask(fleet, &batches);
-    // A storage whose first server did not answer asks the next.
-    for id in cluster.storage.keys() {
-        let Some(backend) = storage::backend(cluster, id) else { continue };
+    let mut seen = observe(fleet, &batches);
+    // A storage whose first server could not tell asks the next.
+    for backend in storage::backends(cluster) {
         let (servers, query) = backend.health_query();
         for server in servers.iter().skip(1) {
-            if servers.iter().any(|server| seen.answer(server, &query).is_ok()) {
+            if health(&*backend, &seen).state != HealthState::Unknown {
                 break;
             }
-            batches.entry(server.clone()).or_default().push(query.clone());
-            let only = BTreeMap::from([(server.clone(), batches[server].clone())]);
-            for (host, answers) in ask(fleet, &only).hosts() {
+            let batch = batches.entry(server.clone()).or_default();
+            batch.push(query.clone());
+            let only = BTreeMap::from([(server.clone(), batch.clone())]);
+            for (host, answers) in observe(fleet, &only).hosts() {
                 seen.insert(host.clone(), answers.clone());
             }
         }
@@ -140,20 +141,15 @@ pub fn status(cluster: &Cluster, fleet: &Fleet) -> Status {
     build(cluster, &seen)
 }
 
-fn ask(fleet: &Fleet, batches: &BTreeMap<HostId, Vec<Query>>) -> Observations {
-    let hosts: Vec<HostId> = batches.keys().cloned().collect();
-    let answers = fleet.each(&hosts, |id| {
-        let Some(host) = fleet.host(id) else {
-            return HostSeen::Unobserved("it is not in the cluster file".to_owned());
-        };
-        match host.query(&batches[id]) {
-            Ok(answers) => HostSeen::Answered(batches[id].iter().cloned().zip(answers).collect()),
-            Err(error) => HostSeen::Unobserved(error.to_string()),
-        }
-    });
-    let mut seen = Observations::default();
-    answers.into_iter().for_each(|(host, answer)| seen.insert(host, answer));
-    seen
+/// The health of a storage as the first of its servers tells it that knows.
+fn health(backend: &dyn Backend, seen: &Observations) -> Health {
+    let (servers, query) = backend.health_query();
+    let told =
+        servers.iter().filter_map(|server| Some(backend.read_health(seen.answer(server, &query).ok()?)));
+    let (known, unknown): (Vec<Health>, Vec<Health>) =
+        told.partition(|health| health.state != HealthState::Unknown);
+    let nobody = || Health::unknown("no storage server answered");
+    known.into_iter().next().or_else(|| unknown.into_iter().next()).unwrap_or_else(nobody)
 }
 
 fn mounted(cluster: &Cluster) -> impl Iterator<Item = (&StorageId, MountedDirectory)> {

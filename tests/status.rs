@@ -13,12 +13,19 @@ use stor::libvirt::DomainState;
 use stor::model::{Answer, Command, FindingCode, GuestId, HostId};
 use stor::spec::{GuestDefinition, GuestEntry};
 use stor::status::{Status, status};
+use stor::storage::gluster::spec::Brick;
 use stor::storage::health::HealthState;
+use stor::storage::spec::StorageSpec;
 use world::{DIRECTORY, World, host};
 
 const HEALTHY: &str = include_str!("../fixtures/outputs/gluster/debian13-glusterfs11.1-health.xml");
 const POOLS: &str = include_str!("../fixtures/outputs/virsh/debian13-libvirt11.3-pools.txt");
 const STATES: &str = include_str!("../fixtures/outputs/virsh/debian13-libvirt11.3-domstats-state.txt");
+
+/// What gluster says where glusterd does not run.
+fn silent() -> Answer {
+    failure(1, "Connection failed. Please check if gluster daemon is operational.\n")
+}
 
 type Change = fn(&str, &Command) -> Option<Answer>;
 
@@ -30,7 +37,7 @@ fn sound(name: &str, command: &Command) -> Answer {
         "true" => answer(0, ""),
         "cat" => answer(0, mount),
         "stat" => answer(0, format!("1073741824 8 512 {DIRECTORY}/web1.img\n")),
-        "gluster" => answer(0, HEALTHY),
+        "sh" if line.contains("gluster") => answer(0, HEALTHY),
         "virsh" if line.contains("domstats") => answer(0, if name == "kvm1" { STATES } else { "" }),
         "virsh" => answer(0, POOLS),
         _ => failure(127, "not found"),
@@ -39,6 +46,11 @@ fn sound(name: &str, command: &Command) -> Answer {
 
 fn seen(down: &[&str], change: Change) -> Status {
     let mut cluster = World::new().cluster;
+    // kvm1 holds a brick too, so there are two to ask.
+    for spec in cluster.storage.values_mut() {
+        let StorageSpec::Gluster(gluster) = spec;
+        gluster.bricks.push(Brick { host: host("kvm1"), ..gluster.bricks[0].clone() });
+    }
     let guest = GuestId::new("web1").unwrap();
     let definition = GuestDefinition::Written { xml: String::new(), images: Vec::new() };
     cluster.guests.insert(guest.clone(), GuestEntry { id: guest, on: host("kvm1"), definition });
@@ -91,8 +103,14 @@ fn an_unreachable_hypervisor_is_unknown_everywhere_and_absent_nowhere() {
 
 #[test]
 fn a_storage_that_no_server_tells_about_is_unknown() {
-    let status = seen(&["store1"], |_, _| None);
+    let status = seen(&["store1"], |_, command| (command.program == "sh").then(silent));
     assert_eq!(status.storage[0].health.state, HealthState::Unknown);
+}
+
+#[test]
+fn a_server_whose_daemon_is_down_leaves_it_to_the_next_to_tell() {
+    let status = seen(&[], |name, command| (name == "store1" && command.program == "sh").then(silent));
+    assert_eq!(status.storage[0].health.state, HealthState::Healthy);
 }
 
 #[test]

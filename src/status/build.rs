@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    GuestStatus, HostStatus, ImageStatus, SeatStatus, Size, Status, StorageStatus, mounted, pools_query,
-    sizes,
+    GuestStatus, HostStatus, ImageStatus, SeatStatus, Size, Status, StorageStatus, health, mounted,
+    pools_query, sizes,
 };
 use crate::libvirt::{domstates, pools};
 use crate::model::{
@@ -69,14 +69,7 @@ fn host_status(seen: &Observations, host: &HostId, role: Role) -> HostStatus {
 }
 
 fn storage_status(cluster: &Cluster, seen: &Observations, id: &StorageId) -> StorageStatus {
-    let health = storage::backend(cluster, id).map(|backend| {
-        let (servers, query) = backend.health_query();
-        let told = servers.iter().find_map(|server| seen.answer(server, &query).ok());
-        told.map_or_else(
-            || Health::unknown("no storage server answered"),
-            |answer| backend.read_health(answer),
-        )
-    });
+    let health = storage::backend(cluster, id).map(|backend| health(&*backend, seen));
     let directory = mounted(cluster).find(|(other, _)| *other == id).map(|(_, directory)| directory);
     let seats = cluster.hypervisors().map(|host| match &directory {
         Some(directory) => seat(cluster, seen, &host.id, directory),

@@ -13,12 +13,12 @@ use super::evidence::{Evidence, Fact, HostEvidence, MountedEvidence, Scope, Scop
 use super::{Clients, VerifyEvent};
 use crate::host::Fleet;
 use crate::libvirt::{pools, qemu_conf};
-use crate::model::{Answer, Cancel, ClusterName, HostId, HostSeen, Observations, Query, StorageId, Unknown};
+use crate::model::{Answer, Cancel, ClusterName, HostId, Observations, Query, StorageId, Unknown};
+use crate::observe::{Batches, observe};
 use crate::storage::mount_probe::seen::NoFacts;
 use crate::storage::mount_probe::{self, Actor, Reading, Rival, mount_table, seen};
 use crate::storage::probe::{ClientAnswer, ClientRequest, GlusterVolume, MountedDirectory, NoClient, Way};
 
-type Batches = BTreeMap<HostId, Vec<Query>>;
 type ClientAnswers = BTreeMap<StorageId, Result<ClientAnswer, NoClient>>;
 
 const ROUNDS: [&str; 4] =
@@ -86,21 +86,9 @@ fn later<T>() -> Fact<T> {
 
 impl<'a> Rounds<'a> {
     /// Asks every host of a round at once; one without queries is left out.
-    fn ask(&self, batches: &Batches) -> Observations {
-        let hosts: Vec<HostId> =
-            batches.iter().filter(|(_, batch)| !batch.is_empty()).map(|(host, _)| host.clone()).collect();
-        let answers = self.fleet.each(&hosts, |id| {
-            let Some(host) = self.fleet.host(id) else {
-                return HostSeen::Unobserved("it is not in the cluster file".to_owned());
-            };
-            match host.query(&batches[id]) {
-                Ok(answers) => HostSeen::Answered(batches[id].iter().cloned().zip(answers).collect()),
-                Err(error) => HostSeen::Unobserved(error.to_string()),
-            }
-        });
-        let mut seen = Observations::default();
-        answers.into_iter().for_each(|(host, answer)| seen.insert(host, answer));
-        seen
+    fn ask(&self, mut batches: Batches) -> Observations {
+        batches.retain(|_, batch| !batch.is_empty());
+        observe(self.fleet, &batches)
     }
 
     fn mounted(&self) -> impl Iterator<Item = (&'a ScopedStorage, &'a MountedDirectory)> + use<'a> {
@@ -162,7 +150,7 @@ impl<'a> Rounds<'a> {
         let requests: BTreeMap<_, _> = self.direct().map(create).collect();
         let (seen, clients) = std::thread::scope(|scope| {
             let clients = scope.spawn(|| self.look(requests));
-            let seen = self.ask(&batches);
+            let seen = self.ask(batches);
             (seen, clients.join().unwrap_or_default())
         });
         let hosts = self.scope.hosts.iter().map(|host| {
@@ -274,7 +262,7 @@ impl<'a> Rounds<'a> {
         let batches = self.batches(asked.iter().chain(&direct));
         let (seen, clients) = std::thread::scope(|scope| {
             let clients = scope.spawn(|| self.look(requests));
-            let seen = self.ask(&batches);
+            let seen = self.ask(batches);
             (seen, clients.join().unwrap_or_default())
         });
         self.evidence.clients.extend(clients);
@@ -320,7 +308,7 @@ impl<'a> Rounds<'a> {
                 asked.insert((host.clone(), id.clone()), query);
             }
         }
-        let seen = self.ask(&self.batches(asked.iter()));
+        let seen = self.ask(self.batches(asked.iter()));
         for ((host, id), query) in &asked {
             let released = fact(&seen, host, query, seen::released);
             self.update(host, id, |evidence| evidence.released = released);
@@ -348,7 +336,7 @@ impl<'a> Rounds<'a> {
             .filter(|id| made(id))
             .map(files)
             .collect();
-        let (seen, _) = (self.ask(&self.batches(asked.iter())), self.look(requests));
+        let (seen, _) = (self.ask(self.batches(asked.iter())), self.look(requests));
         for ((host, id), query) in &asked {
             let removed = fact(&seen, host, query, seen::removed);
             self.update(host, id, |evidence| evidence.removed = removed);

@@ -59,7 +59,7 @@ impl Rounds<'_> {
         if queries.is_empty() {
             return;
         }
-        let read = self.ask(&self.batches(queries.iter()));
+        let read = self.ask(self.batches(queries.iter()));
         let clients = self.look(requests);
         self.evidence.clients.extend(clients);
         for (key, query) in asked {
