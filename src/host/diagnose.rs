@@ -54,10 +54,20 @@ pub(super) fn no_reply(host: &HostId, elevation: Elevation, status: Option<i32>,
     }
     match CAUSES.iter().find(|(text, ..)| stderr.contains(text)) {
         Some((_, reason, hint)) => {
-            HostError::Unreachable { host, reason: (*reason).to_owned(), hint: Some((*hint).to_owned()) }
+            let login = refused_login(stderr).map(|login| format!(" ({login})")).unwrap_or_default();
+            HostError::Unreachable {
+                host,
+                reason: format!("{reason}{login}"),
+                hint: Some((*hint).to_owned()),
+            }
         }
         None => HostError::Unreachable { host, reason: unknown(status, stderr), hint: None },
     }
+}
+
+/// The login that was refused: ssh begins its message with it.
+fn refused_login(stderr: &str) -> Option<&str> {
+    stderr.lines().find_map(|line| line.split_once(": Permission denied (")).map(|(login, _)| login)
 }
 
 fn unknown(status: Option<i32>, stderr: &str) -> String {

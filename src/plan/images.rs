@@ -130,7 +130,7 @@ fn one(
             let hosts = scene.cluster.hypervisors().filter(|host| can_create(scene, backend, &host.id));
             let step = hosts.map(|host| create(backend, image, &host.id)).find(|step| !broken(step));
             let Some(step) = step else {
-                return Err(unknown(format!("no hypervisor has storage {} attached", backend.id())));
+                return Err(blocked(format!("no hypervisor has storage {} attached", backend.id())));
             };
             proposal.steps.push(step);
         }

@@ -1,7 +1,7 @@
 //! A lab for one test, and the `stor` command run against it.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -113,6 +113,55 @@ impl Lab {
     pub fn lab(&self, args: &[&str]) -> Ended {
         let all: Vec<&str> = ["--lab"].iter().chain(args).copied().collect();
         self.stor(&all)
+    }
+
+    /// The lab as the library knows it, for pulling cables and cutting power.
+    pub fn machinery(&self) -> stor::lab::Lab {
+        let name = stor::model::ClusterName::new(&self.name).expect("a name");
+        stor::lab::open(&name, &stor::lab::Settings::from_env().expect("settings")).expect("the lab is up")
+    }
+
+    /// The private key with which every lab host lets root in.
+    pub fn key(&self) -> PathBuf {
+        self.files().join("id_ed25519")
+    }
+
+    /// Runs `stor` as on a machine of the lab's network that knows the hosts' keys but is not told of the lab: users, keys
+    /// and sudo are the cluster file's.
+    pub fn neighbour(&self, args: &[&str]) -> Ended {
+        let home = self.dir.path().join("home");
+        std::fs::create_dir_all(home.join(".ssh")).expect("home");
+        std::fs::copy(self.files().join("known_hosts"), home.join(".ssh/known_hosts")).expect("known_hosts");
+        // ssh asks the system for the home directory, not the environment: there the known hosts are laid over.
+        std::fs::create_dir_all("/root/.ssh").expect("/root/.ssh");
+        let over = "mount --bind home/.ssh /root/.ssh && exec \"$@\"";
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &format!("stor-{}", self.name), "unshare", "--mount"]);
+        command.args(["sh", "-c", over, "sh", env!("CARGO_BIN_EXE_stor")]).args(args);
+        command.current_dir(self.dir.path()).stdin(Stdio::null());
+        command.env("HOME", home).env_remove("XDG_RUNTIME_DIR").env_remove("STOR_FILE");
+        ended(&mut command)
+    }
+
+    /// Runs `work` while this machine's known key of `host` is another host's.
+    pub fn with_wrong_key_of(&self, host: &str, work: impl FnOnce()) {
+        let path = self.files().join("known_hosts");
+        let good = std::fs::read_to_string(&path).expect("known_hosts");
+        let key = |line: &str| line.split(' ').skip(1).collect::<Vec<_>>().join(" ");
+        let names = |line: &str, host: &str| line.split([',', ' ']).any(|name| name == host);
+        let other = good.lines().find(|line| !names(line, host)).map(key).expect("another host");
+        let swap = |line: &str| match names(line, host) {
+            true => format!("{} {other}", line.split(' ').next().unwrap_or("")),
+            false => line.to_owned(),
+        };
+        let bad: Vec<String> = good.lines().map(swap).collect();
+        std::fs::write(&path, bad.join("\n") + "\n").expect("write");
+        work();
+        std::fs::write(&path, good).expect("write");
+    }
+
+    fn files(&self) -> PathBuf {
+        Path::new("/var/lib/stor-lab").join(&self.name)
     }
 
     /// Runs a command on a lab host as root, by hand, and returns what it printed.

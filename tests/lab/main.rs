@@ -5,6 +5,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "the tests start stor")]
 
+mod faults;
 mod harness;
+mod refusals;
 
 mod story;

@@ -3,7 +3,7 @@
 use super::Screen;
 use crate::lab::LabStatus;
 use crate::migrate::outcome::{Outcome, Outside, Verdict as Ended};
-use crate::model::{Finding, Risk, Severity};
+use crate::model::{Blocked, Finding, ResourceKind, Risk, Severity};
 use crate::plan::Plan;
 use crate::status::Status;
 use crate::storage::health::HealthState;
@@ -31,13 +31,7 @@ pub fn plan(plan: &Plan, screen: &Screen) -> String {
             }
         }
     }
-    for blocked in &plan.blocked {
-        let host = blocked.host.as_ref().map_or_else(String::new, |host| format!("host {host}: "));
-        out.push_str(&format!("{} {host}{}: {}\n", screen.red("blocked"), blocked.subject, blocked.reason));
-        if let Some(hint) = &blocked.hint {
-            out.push_str(&format!("      hint: {hint}\n"));
-        }
-    }
+    out.push_str(&blocked(&plan.blocked, screen));
     out.push_str(&findings(plan.findings.iter(), screen));
     let steps = plan.steps().count();
     out.push_str(&match (steps, plan.blocked.len()) {
@@ -45,6 +39,27 @@ pub fn plan(plan: &Plan, screen: &Screen) -> String {
         (steps, 0) => format!("{steps} steps\n"),
         (steps, blocked) => format!("{steps} steps, {blocked} blocked\n"),
     });
+    out
+}
+
+/// What cannot be planned. Why a host is unknown stands once, with the host; what waits for it says only that.
+fn blocked(blocked: &[Blocked], screen: &Screen) -> String {
+    let is_host = |blocked: &&Blocked| blocked.unknown && blocked.subject.kind == ResourceKind::Host;
+    let mut out = String::new();
+    for host in blocked.iter().filter(is_host) {
+        out.push_str(&format!("{} {}\n", screen.red("unknown"), host.reason));
+    }
+    for other in blocked.iter().filter(|blocked| !is_host(blocked)) {
+        let mut reason = other.reason.clone();
+        for host in blocked.iter().filter(is_host) {
+            reason = reason.replace(&host.reason, &format!("{} is unknown", host.subject));
+        }
+        let host = other.host.as_ref().map_or_else(String::new, |host| format!("host {host}: "));
+        out.push_str(&format!("{} {host}{}: {reason}\n", screen.red("blocked"), other.subject));
+        if let Some(hint) = &other.hint {
+            out.push_str(&format!("      hint: {hint}\n"));
+        }
+    }
     out
 }
 
