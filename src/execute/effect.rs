@@ -114,11 +114,15 @@ fn act(
 }
 
 fn must_be_absent(host: &dyn Host, probe: &Command, subject: &str) -> Result<(), EffectError> {
-    let answers = host.query(&[Query::new(probe.clone())])?;
+    let answers = host.query(&[Query::patient(probe.clone())])?;
     let (id, subject) = (host.id().clone(), subject.to_owned());
     match answers.first() {
         Some(answer) if answer.ok() => Err(EffectError::Exists { host: id, subject }),
         Some(answer) if answer.status.is_some() && answer.stderr.contains(NO_SUCH_FILE) => Ok(()),
+        Some(answer) if answer.status.is_none() => {
+            let reason = format!("`{probe}` did not finish in time");
+            Err(EffectError::MayExist { host: id, subject, reason })
+        }
         Some(answer) => {
             let reason = answer.stderr.trim().to_owned();
             Err(EffectError::MayExist { host: id, subject, reason })

@@ -97,6 +97,13 @@ impl Query {
         Self(Arc::new(command.deadline(deadline)))
     }
 
+    /// Declares `command` read-only and leaves it its own deadline, for what is known to take longer: a client of libgfapi
+    /// needs ten seconds to end.
+    #[must_use]
+    pub fn patient(command: Command) -> Self {
+        Self(Arc::new(command))
+    }
+
     /// Takes a probe into a batch: it writes to nothing but stor's own probe file, which the same run removes.
     ///
     /// Only `verify` uses it; what plans are made from never writes.

@@ -5,6 +5,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the tests start stor")]
 
+mod direct;
 mod faults;
 mod harness;
 mod refusals;

@@ -40,9 +40,12 @@ pub const MOUNTING: Need = Need {
     red_hat: &["attr", "glusterfs-fuse"],
     suse: &["attr", "glusterfs"],
 };
-/// What a hypervisor needs for QEMU's own client.
-pub const DIRECT: Need =
-    Need { debian: &["qemu-block-extra"], red_hat: &["qemu-block-gluster"], suse: &["qemu-block-gluster"] };
+/// What a hypervisor needs for QEMU's own client. Debian's libgfapi comes without the translators that it loads.
+pub const DIRECT: Need = Need {
+    debian: &["glusterfs-common", "qemu-block-extra"],
+    red_hat: &["qemu-block-gluster"],
+    suse: &["qemu-block-gluster"],
+};
 
 fn gluster() -> Command {
     Command::new("gluster").arg("--mode=script").deadline(CLUSTER_DEADLINE)
