@@ -134,6 +134,10 @@ fn create_file<'a>(image: &'a ImageSpec, path: &AbsPath) -> Result<Expansion<'a>
             actions.push(Action::Run(qemu_img_resize(partial.as_str(), image)));
         }
     }
+    // Whoever may write to the directory is who QEMU runs as; nobody else has to read a guest's disk.
+    let reference = format!("--reference={directory}");
+    actions.push(Action::Run(Command::new("chown").args([&reference, "--", partial.as_str()])));
+    actions.push(Action::Run(Command::new("chmod").args(["0600", "--", partial.as_str()])));
     actions.push(Action::Run(Command::new("sync").arg(partial.as_str()).deadline(IMAGE_DEADLINE)));
     actions.push(Action::Run(Command::new("ln").args(["-T", "--", partial.as_str(), path.as_str()])));
     actions.push(Action::Run(Command::new("sync").arg(directory.as_str())));
@@ -198,6 +202,8 @@ mod tests {
             [
                 "rm -f -- /mnt/.web1.img.stor-partial",
                 "qemu-img create -q -f raw /mnt/.web1.img.stor-partial 1073741824",
+                "chown --reference=/mnt -- /mnt/.web1.img.stor-partial",
+                "chmod 0600 -- /mnt/.web1.img.stor-partial",
                 "sync /mnt/.web1.img.stor-partial",
                 "ln -T -- /mnt/.web1.img.stor-partial /mnt/web1.img",
                 "sync /mnt",

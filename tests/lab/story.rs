@@ -59,6 +59,8 @@ fn a_mount_undone_by_hand_is_caught(lab: &Lab) {
     assert_eq!(running_on(lab), ["kvm1"]);
     lab.lab(&["apply", "--yes"]).exits(0);
     lab.lab(&["verify"]).exits(0);
+    let volumes = lab.on("kvm2", "virsh -q vol-list gfs; stat -c %a:%U /var/lib/libvirt/images/gfs/web1.img");
+    assert!(volumes.contains("web1.img") && volumes.contains("600:root"), "{volumes}");
 }
 
 fn a_unit_edited_by_hand_is_drift(lab: &Lab) {

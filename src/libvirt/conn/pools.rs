@@ -18,7 +18,10 @@ impl SshHypervisor {
             Some(pool) => self.update_pool(name, pool, xml)?,
         };
         let active = pool.is_active().map_err(self.failed(format!("look at pool {name}")))?;
-        if !active {
+        if active {
+            // What lies in it may have changed below libvirt's eyes: its directory was just mounted.
+            pool.refresh(0).map_err(self.failed(format!("refresh pool {name}")))?;
+        } else {
             pool.create(0).map_err(self.failed(format!("start pool {name}")))?;
         }
         pool.set_autostart(true).map_err(self.failed(format!("set autostart of pool {name}")))

@@ -152,6 +152,7 @@ impl Hypervisor for FakeHypervisor {
             if !same {
                 xml.clone_into(&mut pool.xml);
             }
+            pool.refreshed += 1;
             pool.active = true;
             pool.autostart = true;
             Ok(())

@@ -319,9 +319,8 @@ impl Client<'_> {
             if !found.autostart {
                 why.push(Difference::new(field("autostart"), "yes", "no"));
             }
-            if !why.is_empty()
-                && !Record::observed(seen, &cluster.name, self.host)?.owns(OwnedKind::Pool, id.as_str())
-            {
+            let owned = Record::observed(seen, &cluster.name, self.host)?.owns(OwnedKind::Pool, id.as_str());
+            if !why.is_empty() && !owned {
                 let seen: Vec<String> =
                     why.iter().map(|it| format!("{} is {}", it.field, it.observed)).collect();
                 return refuse(
@@ -335,6 +334,13 @@ impl Client<'_> {
                     ),
                 );
             }
+            if owned && found.active && self.mounted()?.is_none() {
+                why.push(Difference::new(
+                    field("volumes"),
+                    "as the mount has them",
+                    "read before it was mounted",
+                ));
+            }
         } else {
             why.push(Difference::new(format!("pool.{id}"), "active, autostarted", "absent"));
         }
@@ -343,8 +349,11 @@ impl Client<'_> {
         }
         let effect = Effect::EnsurePool { name: id.to_string(), xml };
         let what = ResourceId::new(ResourceKind::Pool, id);
-        let mut step =
-            self.step(Wave::Pool, what, format!("define and start pool {id}"), effect).owning(pool(id));
+        let title = match pools.get(id.as_str()) {
+            Some(pool) if pool.active => format!("bring pool {id} up to date"),
+            _ => format!("define and start pool {id}"),
+        };
+        let mut step = self.step(Wave::Pool, what, title, effect).owning(pool(id));
         step.why = why;
         steps.push(step);
         Ok(())
