@@ -107,8 +107,8 @@ pub enum Command {
     /// Rehearse the cluster file on this one machine
     #[command(subcommand)]
     Lab(LabCommand),
-    /// Print the JSON Schema of the cluster file
-    Schema,
+    /// Print the JSON Schema of the cluster file, or of playbooks
+    Schema(SchemaArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual page
@@ -134,7 +134,7 @@ impl Command {
             Self::Lab(LabCommand::Down(_)) => "lab down",
             Self::Lab(LabCommand::Status(_)) => "lab status",
             Self::Lab(LabCommand::Shell(_)) => "lab shell",
-            Self::Schema => "schema",
+            Self::Schema(_) => "schema",
             Self::Completions(_) => "completions",
             Self::Man => "man",
         }
@@ -285,6 +285,24 @@ pub struct LabShellArgs {
     /// Command and its arguments; a login shell when there is none
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// `stor schema`.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Of which file
+    #[arg(value_enum, default_value_t)]
+    pub of: Described,
+}
+
+/// The files that have a schema.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Described {
+    /// The cluster file.
+    #[default]
+    Cluster,
+    /// A playbook.
+    Playbook,
 }
 
 /// What `stor completions` takes.

@@ -18,7 +18,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::error::{Exit, Failure};
 use crate::model::Cancel;
-use args::{Cli, Color, Command, LabCommand};
+use args::{Cli, Color, Command, Described, LabCommand};
 use render::Screen;
 
 /// Runs the command line and returns the exit code.
@@ -61,7 +61,13 @@ fn run(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Command::Lab(LabCommand::Down(args)) => lab::down(cli, args, screen),
         Command::Lab(LabCommand::Status(_)) => lab::status(cli, screen),
         Command::Lab(LabCommand::Shell(args)) => lab::shell(cli, args),
-        Command::Schema => print(&format!("{:#}\n", crate::spec::schema())),
+        Command::Schema(args) => print(&format!(
+            "{:#}\n",
+            match args.of {
+                Described::Cluster => crate::spec::schema(),
+                Described::Playbook => crate::playbook::schema(),
+            }
+        )),
         Command::Completions(args) => {
             let mut out = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "stor", &mut out);

@@ -21,9 +21,11 @@ use crate::verify::VerifyEvent;
 
 /// Runs a playbook; with `--lab`, brings the lab up first.
 pub fn run(cli: &Cli, args: &RunArgs, screen: &Screen, cancel: &Cancel) -> Result<Exit, Failure> {
-    let book = playbook::load(&args.playbook).map_err(|error| Failure::new(Exit::InvalidFile, &error))?;
+    let invalid = |error: playbook::PlaybookError| Failure::new(Exit::InvalidFile, &error).hint(error.hint());
+    let book = playbook::load(&args.playbook).map_err(invalid)?;
     let directory = args.playbook.parent().unwrap_or_else(|| Path::new("."));
     let cluster = load(&directory.join(&book.cluster))?;
+    book.check(&cluster).map_err(invalid)?;
     let fresh = cli.global.lab && !lab_is_up(&cluster)?;
     if cli.global.lab {
         lab::bring_up(&cluster, screen, cancel)?;

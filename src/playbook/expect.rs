@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::file::{Beats, RunsOn};
 use crate::lab::heartbeat::{self, Heartbeat};
 use crate::migrate::Site;
-use crate::model::{Cancel, Command, GuestId, ImageLocation};
+use crate::model::{AbsPath, Cancel, Command, GuestId, HostId, ImageLocation};
 use crate::observe::observe;
 use crate::plan;
 use crate::spec::GuestDefinition;
@@ -61,7 +61,7 @@ pub fn beats(site: Site<'_>, wanted: &Beats, cancel: &Cancel) -> Result<Heartbea
     }
 }
 
-/// Reads a guest's image with O_DIRECT on one hypervisor that can.
+/// Reads a guest's image with O_DIRECT on one host that can.
 fn read(site: Site<'_>, guest: &GuestId) -> Result<Heartbeat, String> {
     let entry = site.cluster.guests.get(guest).ok_or("the file has no such guest")?;
     let image = match &entry.definition {
@@ -70,15 +70,19 @@ fn read(site: Site<'_>, guest: &GuestId) -> Result<Heartbeat, String> {
     };
     let image = image.and_then(|id| site.cluster.images.get(id)).ok_or("the guest has no image")?;
     let backend = storage::backend(site.cluster, &image.storage).ok_or("the image has no storage")?;
-    let ImageLocation::File(path) = backend.locate(image) else {
-        return Err("its image is not mounted on the hypervisors, so its heartbeat cannot be read".to_owned());
+    // Where nothing is mounted, a server's own file is looked at.
+    let places: Vec<(HostId, AbsPath)> = match backend.locate(image) {
+        ImageLocation::File(path) => {
+            site.cluster.hypervisors().map(|host| (host.id.clone(), path.clone())).collect()
+        }
+        ImageLocation::Gluster { .. } => backend.backing(image),
     };
-    let command = Command::new("dd")
-        .args([&format!("if={path}"), "bs=1M", &format!("count={READ}"), "iflag=direct", "status=none"])
-        .deadline(Duration::from_secs(30));
     let mut reasons = Vec::new();
-    for host in site.cluster.hypervisors() {
-        let Some(host) = site.fleet.host(&host.id) else { continue };
+    for (host, path) in places {
+        let Some(host) = site.fleet.host(&host) else { continue };
+        let command = Command::new("dd")
+            .args([&format!("if={path}"), "bs=1M", &format!("count={READ}"), "iflag=direct", "status=none"])
+            .deadline(Duration::from_secs(30));
         match host.run(&command) {
             Ok(output) => {
                 return heartbeat::check(output.stdout.as_bytes()).map_err(|error| error.to_string());

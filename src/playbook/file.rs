@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::model::{GuestId, HostId};
+use crate::spec::Cluster;
 
 /// Says why there is no playbook.
 #[derive(Debug, thiserror::Error)]
@@ -27,10 +29,36 @@ pub enum PlaybookError {
         /// What is wrong, with the lines around it.
         reason: String,
     },
+    /// A step names what the cluster file does not have.
+    #[error("step {number} ({title}): the cluster file has no {kind} {name}")]
+    Unknown {
+        /// The step, from 1.
+        number: usize,
+        /// The step in words.
+        title: String,
+        /// `guest` or `hypervisor`.
+        kind: &'static str,
+        /// What it names.
+        name: String,
+        /// What the file has.
+        known: Vec<String>,
+    },
+}
+
+impl PlaybookError {
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unknown { kind, known, .. } => Some(format!("its {kind}s are {}", known.join(", "))),
+            Self::Invalid { .. } => Some("`stor schema playbook` prints what a playbook may say".to_owned()),
+            Self::Read { .. } => None,
+        }
+    }
 }
 
 /// A playbook.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Playbook {
     /// Format; 1.
@@ -47,7 +75,7 @@ pub struct Playbook {
 }
 
 /// One step.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// Makes every host match the file; safe steps only.
@@ -63,25 +91,28 @@ pub enum Action {
 }
 
 /// A step without parameters: `{}`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}
 
 /// A step about one guest.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Guest {
     /// The guest.
+    #[schemars(with = "String")]
     pub guest: GuestId,
 }
 
 /// What `migrate` takes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Migrate {
     /// The guest.
+    #[schemars(with = "String")]
     pub guest: GuestId,
     /// Where to.
+    #[schemars(with = "String")]
     pub to: HostId,
     /// An address of the guest to ping meanwhile.
     #[serde(default)]
@@ -89,7 +120,7 @@ pub struct Migrate {
 }
 
 /// What can be expected.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Expect {
     /// Nothing is left to apply.
@@ -101,20 +132,23 @@ pub enum Expect {
 }
 
 /// What `runs-on` takes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunsOn {
     /// The guest.
+    #[schemars(with = "String")]
     pub guest: GuestId,
     /// The host.
+    #[schemars(with = "String")]
     pub host: HostId,
 }
 
 /// What `heartbeat` takes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Beats {
     /// The guest.
+    #[schemars(with = "String")]
     pub guest: GuestId,
     /// Beats that must be there at least.
     pub beats: u64,
@@ -122,7 +156,47 @@ pub struct Beats {
     pub within: u64,
 }
 
+impl Playbook {
+    /// Checks that the cluster file has what the steps name, before the first of them runs.
+    ///
+    /// # Errors
+    /// [`PlaybookError::Unknown`]
+    pub fn check(&self, cluster: &Cluster) -> Result<(), PlaybookError> {
+        let guests: Vec<&str> = cluster.guests.keys().map(GuestId::as_str).collect();
+        let hypervisors: Vec<&str> = cluster.hypervisors().map(|host| host.id.as_str()).collect();
+        for (index, action) in self.steps.iter().enumerate() {
+            let (guest, host) = action.names();
+            let named = [
+                ("guest", guest.map(GuestId::as_str), &guests),
+                ("hypervisor", host.map(HostId::as_str), &hypervisors),
+            ];
+            for (kind, name, known) in named {
+                let Some(name) = name.filter(|name| !known.contains(name)) else { continue };
+                return Err(PlaybookError::Unknown {
+                    number: index + 1,
+                    title: action.title(),
+                    kind,
+                    name: name.to_owned(),
+                    known: known.iter().map(|&name| name.to_owned()).collect(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Action {
+    /// The guest and the host that the step is about.
+    fn names(&self) -> (Option<&GuestId>, Option<&HostId>) {
+        match self {
+            Self::Apply(_) | Self::Verify(_) | Self::Expect(Expect::PlanEmpty(_)) => (None, None),
+            Self::Start(start) => (Some(&start.guest), None),
+            Self::Migrate(migrate) => (Some(&migrate.guest), Some(&migrate.to)),
+            Self::Expect(Expect::RunsOn(at)) => (Some(&at.guest), Some(&at.host)),
+            Self::Expect(Expect::Heartbeat(beats)) => (Some(&beats.guest), None),
+        }
+    }
+
     /// The step in words.
     #[must_use]
     pub fn title(&self) -> String {
@@ -141,6 +215,12 @@ impl Action {
             }
         }
     }
+}
+
+/// The JSON Schema of a playbook (draft 2020-12).
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    crate::spec::schema_of::<Playbook>()
 }
 
 /// Loads a playbook.
@@ -175,6 +255,26 @@ mod tests {
         let playbook = load(Path::new(path)).unwrap();
         assert_eq!(playbook.cluster, Path::new("cluster.yaml"));
         assert!(playbook.steps.iter().any(|step| matches!(step, Action::Migrate(_))));
+    }
+
+    #[test]
+    fn steps_about_what_the_cluster_lacks_are_found_before_any_runs() {
+        let cluster = crate::spec::parse(crate::spec::TEMPLATE, Path::new("/"), "cluster.yaml").unwrap();
+        let (guest, host) =
+            (cluster.guests.keys().next().unwrap(), &cluster.hypervisors().next().unwrap().id);
+        let text = |guest: &str, host: &str| {
+            format!(
+                "version: 1\ntitle: t\ncluster: c.yaml\nsteps:\n  - migrate: {{ guest: {guest}, to: {host} }}\n"
+            )
+        };
+        let check = |text: &str| load_text(text).unwrap().check(&cluster).map_err(|error| error.to_string());
+        assert_eq!(check(&text(guest.as_str(), host.as_str())), Ok(()));
+        let said = check(&text("nobody", host.as_str())).unwrap_err();
+        assert!(
+            said.starts_with("step 1 (migrate guest nobody") && said.ends_with("no guest nobody"),
+            "{said}"
+        );
+        assert!(check(&text(guest.as_str(), "nowhere")).unwrap_err().ends_with("no hypervisor nowhere"));
     }
 
     #[test]

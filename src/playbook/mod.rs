@@ -8,6 +8,6 @@ mod file;
 mod run;
 mod state;
 
-pub use file::{Playbook, PlaybookError, load};
+pub use file::{Playbook, PlaybookError, load, schema};
 pub use run::{Moved, Report, Show, StepReport, restart, run};
 pub use state::{StateError, directory};

@@ -30,7 +30,7 @@ pub use error::{Invalid, SpecError};
 pub use problem::Problem;
 pub use reference::reference;
 pub use resolve::{Declared, number};
-pub use schema::schema;
+pub use schema::{schema, schema_of};
 
 /// What `stor init` writes: a commented cluster file that `stor check` accepts.
 pub const TEMPLATE: &str = include_str!("template.yaml");

@@ -2,6 +2,7 @@
 //!
 //! Imports `raw`. Editors use it (`stor schema`), `shape` explains misfits by it, `reference` prints it for people.
 
+use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
@@ -10,8 +11,14 @@ use super::raw::RawCluster;
 /// The JSON Schema of the cluster file (draft 2020-12).
 #[must_use]
 pub fn schema() -> Value {
+    schema_of::<RawCluster>()
+}
+
+/// The JSON Schema of any of stor's files (draft 2020-12).
+#[must_use]
+pub fn schema_of<T: JsonSchema>() -> Value {
     let generator = SchemaSettings::draft2020_12().into_generator();
-    let mut schema = generator.into_root_schema_for::<RawCluster>().to_value();
+    let mut schema = generator.into_root_schema_for::<T>().to_value();
     tidy(&mut schema);
     schema
 }
