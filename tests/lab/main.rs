@@ -10,4 +10,5 @@ mod faults;
 mod harness;
 mod refusals;
 
+mod runbook;
 mod story;

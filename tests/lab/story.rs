@@ -77,6 +77,13 @@ fn a_changed_option_is_one_step(lab: &Lab) {
     assert_eq!(steps_in(&plan), 1, "{plan:#}");
     lab.lab(&["apply", "--yes"]).exits(0);
     lab.lab(&["plan", "--detailed-exitcode"]).exits(0);
+    assert!(lab.on("store1", "gluster volume info gfs").contains("performance.cache-size: 64MB"));
+    lab.edit("\n      options: { performance.cache-size: 64MB }", "");
+    let plan = lab.lab(&["plan", "--format", "json"]).exits(0).json();
+    assert_eq!(steps_in(&plan), 1, "{plan:#}");
+    lab.lab(&["apply", "--yes"]).exits(0);
+    lab.lab(&["plan", "--detailed-exitcode"]).exits(0);
+    assert!(!lab.on("store1", "gluster volume info gfs").contains("performance.cache-size"));
 }
 
 fn a_new_hypervisor_gets_just_its_own_steps(lab: &Lab) {

@@ -83,6 +83,10 @@ impl Pool {
             ["peer", "detach", address] => self.detach(host, address),
             ["volume", "create", name, words @ ..] => self.create(host, name, words),
             ["volume", "set", name, words @ ..] => self.set(name, words),
+            ["volume", "reset", name, option] => {
+                self.volumes.get_mut(*name).unwrap().options.remove(*option);
+                answer(0, "")
+            }
             ["volume", "start", name] => self.start(host, name),
             ["--xml", "volume", "stop", name, "force"] => {
                 if let Some(volume) = self.volumes.get_mut(*name) {

@@ -21,6 +21,10 @@ pub const MOUNT_TYPE: &str = "glusterfs";
 pub const KERNEL_TYPE: &str = "fuse.glusterfs";
 /// The volume option that says which cluster made a volume; glusterd keeps every option that begins with `user.`.
 pub const CLUSTER_OPTION: &str = "user.stor.cluster";
+/// The volume option that lists, with commas, the options that the file named: those that it names no more are reset.
+pub const OPTIONS_OPTION: &str = "user.stor.options";
+/// What [`OPTIONS_OPTION`] says when the file names none any more; glusterd cannot reset options that begin with `user.`.
+const NO_OPTIONS: &str = "none";
 /// The volume option that says who may use a volume.
 pub const ALLOW_OPTION: &str = "auth.allow";
 /// The volume option that makes QEMU's user the owner of the volume's top directory.
@@ -162,6 +166,23 @@ pub fn set_options(id: &StorageId, options: &BTreeMap<String, String>) -> Comman
     gluster().args(["volume", "set", id.as_str()]).args(words)
 }
 
+/// The options that the file named when stor last set them, as the volume remembers them.
+pub fn named_before(options: &BTreeMap<String, String>) -> impl Iterator<Item = &str> {
+    let names = options.get(OPTIONS_OPTION).filter(|names| *names != NO_OPTIONS);
+    names.into_iter().flat_map(|names| names.split(',')).filter(|name| !name.is_empty())
+}
+
+/// Gives options back to their defaults and keeps in mind that the file names these and no others.
+#[must_use]
+pub fn reset_options(id: &StorageId, names: &[String], spec: &GlusterSpec) -> Vec<Command> {
+    let reset = |name: &String| gluster().args(["volume", "reset", id.as_str(), name]);
+    let mut commands: Vec<Command> = names.iter().map(reset).collect();
+    if spec.options.is_empty() {
+        commands.push(gluster().args(["volume", "set", id.as_str(), OPTIONS_OPTION, NO_OPTIONS]));
+    }
+    commands
+}
+
 /// Sets the group's options, whatever the server's own file says; they cannot be named in one call with others.
 #[must_use]
 pub fn set_group(id: &StorageId) -> Command {
@@ -200,6 +221,10 @@ pub fn own_options(
         options.insert(OWNER_OPTION.to_owned(), uid.to_string());
     }
     options.extend(spec.options.clone());
+    if !spec.options.is_empty() {
+        let names: Vec<&str> = spec.options.keys().map(String::as_str).collect();
+        options.insert(OPTIONS_OPTION.to_owned(), names.join(","));
+    }
     options.insert(CLUSTER_OPTION.to_owned(), cluster.to_string());
     options
 }

@@ -93,7 +93,10 @@ pub(super) fn reconcile(
         return Service::Refused;
     }
     let mut steps = Vec::new();
-    let (options, layout) = differing_options(subject, servers, volume);
+    let (options, mut layout) = differing_options(subject, servers, volume);
+    let dropped = dropped_options(subject, servers, volume);
+    let frozen = dropped.iter().filter(|name| is_layout(name, volume));
+    layout.extend(frozen.map(|name| (name.clone(), "its default".to_owned())));
     if let Some((name, value)) = layout.first_key_value() {
         let observed = volume.options.get(name).map_or("its default", String::as_str);
         let reason = format!(
@@ -104,6 +107,9 @@ pub(super) fn reconcile(
         );
         out.blocked.push(subject.blocked(Wave::Export, subject.volume(), reason).hint(hint));
         return Service::Refused;
+    }
+    if !dropped.is_empty() {
+        steps.push(reset_options(subject, servers, volume, &dropped));
     }
     if !options.is_empty() {
         steps.push(change_options(subject, servers, volume, &options));
@@ -208,8 +214,33 @@ fn differing_options(subject: &Subject<'_>, servers: &Servers<'_>, volume: &Volu
     let differing = desired.into_iter().filter(|(name, value)| {
         volume.options.get(name).is_none_or(|observed| !same_value(name, value, observed))
     });
-    let empty = volume.status == VolumeStatus::Created;
-    differing.partition(|(name, _)| empty || !LAYOUT.contains(&name.as_str()))
+    differing.partition(|(name, _)| !is_layout(name, volume))
+}
+
+/// Tells whether an option decides the layout of files that may exist.
+fn is_layout(name: &str, volume: &Volume) -> bool {
+    volume.status != VolumeStatus::Created && LAYOUT.contains(&name)
+}
+
+/// Options that the file named once and names no more, and that the group does not have either.
+fn dropped_options(subject: &Subject<'_>, servers: &Servers<'_>, volume: &Volume) -> Vec<String> {
+    let own = own_options(subject);
+    let group = servers.group();
+    let wanted = |name: &str| own.contains_key(name) || group.is_some_and(|group| group.contains_key(name));
+    let named = commands::named_before(&volume.options).filter(|name| !wanted(name));
+    named.filter(|name| volume.options.contains_key(*name)).map(str::to_owned).collect()
+}
+
+fn reset_options(subject: &Subject<'_>, servers: &Servers<'_>, volume: &Volume, names: &[String]) -> Step {
+    let id = subject.id;
+    let effect = Effect::Run(commands::reset_options(id, names, subject.spec));
+    let title = format!("reset {} of volume {id}", names.join(", "));
+    let mut step = Step::new(Wave::Export, servers.first, subject.volume(), title, effect).serving(id);
+    for name in names {
+        let observed = volume.options.get(name).map_or("its default", String::as_str);
+        step = step.because(Difference::new(format!("volume.{id}.options.{name}"), "its default", observed));
+    }
+    step.risking(Risk::Safe)
 }
 
 /// Compares values as glusterd understands them.
