@@ -8,6 +8,7 @@
 mod direct;
 mod faults;
 mod harness;
+mod migration;
 mod refusals;
 
 mod runbook;
