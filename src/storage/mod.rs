@@ -4,6 +4,7 @@
 
 pub mod gluster;
 pub mod health;
+pub mod mount_client;
 pub mod mount_probe;
 pub mod mount_unit;
 pub mod packages;

@@ -108,7 +108,7 @@ impl Backend for Gluster<'_> {
             None => Attached::No,
             Some(mount)
                 if mount.fs_type == commands::KERNEL_TYPE
-                    && plan::is_this_volume(self.cluster, self.id, self.spec, &mount.source) =>
+                    && commands::mount_sources(self.cluster, self.id, self.spec).contains(&mount.source) =>
             {
                 Attached::Yes
             }

@@ -8,7 +8,7 @@ mod clients;
 mod servers;
 mod volume;
 
-pub(super) use clients::{is_this_volume, queries as client_queries};
+pub(super) use clients::queries as client_queries;
 
 use super::commands;
 use super::spec::{Access, GlusterSpec};
@@ -17,6 +17,7 @@ use crate::model::{
     StorageId, Wave,
 };
 use crate::spec::{Cluster, Role};
+use crate::storage::mount_client;
 
 /// One storage entry with everything that planning for it looks at.
 #[derive(Clone, Copy)]
@@ -110,7 +111,7 @@ pub(super) fn claims(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec, host
     }
     let uses = cluster.hosts.get(host).is_some_and(|host| host.role == Role::Hypervisor);
     if uses && spec.access == Access::Mount {
-        claims.extend([clients::unit(id, spec), clients::mount_point(id, spec), clients::pool(id)]);
+        claims.extend(mount_client::claims(id, &spec.mount));
     }
     claims
 }

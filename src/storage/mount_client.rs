@@ -1,0 +1,344 @@
+//! What a hypervisor needs to have a storage mounted: unit, mount point, mount, and the directory pool on it. Pure.
+//!
+//! Shared by the backends that mount. Recognises what the user mounts himself and what stands in the way. Imports
+//! `mount_unit`, `mount_probe`, `libvirt` (pool XML, readers), `spec` and `model`. Packages and the unit's own words are the
+//! backend's.
+
+use std::collections::BTreeSet;
+
+use super::mount_probe::mount_table::{self, Mount};
+use super::mount_probe::mounts;
+use super::mount_unit::{self, MountUnit, UnitState};
+use crate::libvirt::{pool_xml, pools};
+use crate::model::{
+    AbsPath, Blocked, Difference, Effect, HostId, Observations, Owned, OwnedKind, Query, Record, RecordError,
+    ResourceId, ResourceKind, Step, StorageId, Unknown, Wave,
+};
+use crate::spec::Cluster;
+
+/// Everything that planning for a mounted storage wants answered by a hypervisor.
+#[must_use]
+pub fn queries(id: &StorageId, path: &AbsPath) -> Vec<Query> {
+    let unit = mount_unit::unit_name(path);
+    vec![
+        mounts(),
+        mount_unit::state(&unit),
+        mount_unit::text_on_host(&unit),
+        mount_unit::first_entry(path, &[]),
+        pools::query([id.as_str()]),
+    ]
+}
+
+/// What the record of a hypervisor holds for a mounted storage.
+#[must_use]
+pub fn claims(id: &StorageId, path: &AbsPath) -> [Owned; 3] {
+    [unit(id, path), mount_point(id, path), pool(id)]
+}
+
+fn unit(id: &StorageId, path: &AbsPath) -> Owned {
+    Owned::new(OwnedKind::Unit, mount_unit::unit_name(path)).of_storage(id).with("path", path.as_str())
+}
+
+fn mount_point(id: &StorageId, path: &AbsPath) -> Owned {
+    Owned::new(OwnedKind::Directory, path.as_str()).of_storage(id)
+}
+
+fn pool(id: &StorageId) -> Owned {
+    Owned::new(OwnedKind::Pool, id.as_str()).of_storage(id)
+}
+
+/// Why a hypervisor's part cannot be planned.
+#[derive(Debug)]
+pub enum Stop {
+    /// A fact is missing.
+    Unknown(String),
+    /// Something stands in the way; with what the user can do.
+    Refused(String, Option<String>),
+}
+
+impl Stop {
+    /// What it makes of a part of the plan.
+    #[must_use]
+    pub fn blocked(self, wave: Wave, what: ResourceId) -> Blocked {
+        match self {
+            Self::Unknown(reason) => Blocked::unknown(wave, what, reason),
+            Self::Refused(reason, hint) => Blocked { hint, ..Blocked::new(wave, what, reason) },
+        }
+    }
+}
+
+impl From<Unknown> for Stop {
+    fn from(error: Unknown) -> Self {
+        Self::Unknown(error.to_string())
+    }
+}
+impl From<RecordError> for Stop {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Unknown(unknown) => unknown.into(),
+            other => Self::Refused(other.to_string(), None),
+        }
+    }
+}
+
+fn refuse<T>(reason: String, hint: impl Into<String>) -> Result<T, Stop> {
+    Err(Stop::Refused(reason, Some(hint.into())))
+}
+
+/// What follows from the unit that is there.
+enum UnitWork {
+    /// stor's unit goes here; the difference says why it has to be written, if it has.
+    Own(Option<Difference>),
+    /// The user's own unit or fstab line mounts this storage: only started when it is not.
+    Users,
+}
+
+/// One mounted storage on one hypervisor.
+#[derive(Debug, Clone, Copy)]
+pub struct MountClient<'a> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// The storage; its pool has the same name.
+    pub id: &'a StorageId,
+    /// What the hosts showed.
+    pub seen: &'a Observations,
+    /// The hypervisor.
+    pub host: &'a HostId,
+    /// The storage in the words of its backend: `volume gfs`.
+    pub what: &'a str,
+    /// The unit as it should be.
+    pub unit: &'a MountUnit,
+    /// What the kernel's mount table calls the type.
+    pub fs_type: &'static str,
+    /// What the mount table may have as the source.
+    pub sources: &'a BTreeSet<String>,
+}
+
+impl MountClient<'_> {
+    /// What a step about the mount changes.
+    #[must_use]
+    pub fn mount_id(&self) -> ResourceId {
+        ResourceId::new(ResourceKind::Mount, &self.unit.path)
+    }
+
+    /// What a step about the pool changes.
+    #[must_use]
+    pub fn pool_id(&self) -> ResourceId {
+        ResourceId::new(ResourceKind::Pool, self.id)
+    }
+
+    fn step(&self, wave: Wave, what: ResourceId, title: String, effect: Effect) -> Step {
+        Step::new(wave, self.host, what, title, effect).serving(self.id)
+    }
+
+    fn is_right(&self, mount: &Mount) -> bool {
+        mount.fs_type == self.fs_type && self.sources.contains(&mount.source)
+    }
+
+    /// Plans unit, mount point and mount.
+    ///
+    /// # Errors
+    /// [`Stop`]
+    pub fn mount(&self, steps: &mut Vec<Step>) -> Result<(), Stop> {
+        let Self { id, seen, host, .. } = *self;
+        let name = self.unit.name();
+        let mounted = self.mounted()?;
+        if mounted.is_none() {
+            self.refuse_covering_files()?;
+        }
+        let state = seen.answer(host, &mount_unit::state(&name))?;
+        let Some(state) = mount_unit::parse_state(&state.stdout) else {
+            return refuse(
+                format!("host {host}: systemd does not answer: {}", state.stderr.trim()),
+                "stor mounts with systemd units",
+            );
+        };
+        let work = match self.whose(&state)? {
+            UnitWork::Users if mounted.is_none() => {
+                steps.push(self.start(&name, "mounted", "not mounted"));
+                return Ok(());
+            }
+            UnitWork::Users => return Ok(()),
+            UnitWork::Own(difference) => difference,
+        };
+        self.mount_point(mounted.as_ref(), steps)?;
+        let write = work.is_some();
+        if let Some(difference) = work {
+            let title = format!("write the mount unit of {}", self.unit.path);
+            let effect = Effect::WriteFile(self.unit.file());
+            let step = self.step(Wave::Mount, self.mount_id(), title, effect);
+            steps.push(step.because(difference).owning(unit(id, &self.unit.path)));
+        }
+        self.activate(&name, &state, write, mounted.is_some(), steps);
+        Ok(())
+    }
+
+    /// What is mounted at the place, when it is this storage.
+    fn mounted(&self) -> Result<Option<Mount>, Stop> {
+        let Self { id, seen, host, .. } = *self;
+        let table = mount_table::parse(&seen.answer(host, &mounts())?.stdout);
+        let Some(mount) = mount_table::at(&table, &self.unit.path) else { return Ok(None) };
+        if self.is_right(mount) {
+            return Ok(Some(mount.clone()));
+        }
+        refuse(
+            format!("host {host}: {} is mounted already: {mount}", self.unit.path),
+            format!("unmount it there, or give storage {id} another path with `mount:`"),
+        )
+    }
+
+    /// A mount would hide them, and a guest may be running from them.
+    fn refuse_covering_files(&self) -> Result<(), Stop> {
+        let Self { id, seen, host, .. } = *self;
+        let answer = seen.answer(host, &mount_unit::first_entry(&self.unit.path, &[]))?;
+        let Some(entry) = answer.stdout.lines().next() else { return Ok(()) };
+        refuse(
+            format!("host {host}: nothing is mounted at {}, but it holds {entry}", self.unit.path),
+            format!("move these files away, or give storage {id} another path with `mount:`"),
+        )
+    }
+
+    /// Decides whose unit mounts the place.
+    fn whose(&self, state: &UnitState) -> Result<UnitWork, Stop> {
+        let Self { cluster, id, seen, host, .. } = *self;
+        let (desired, name) = (self.unit, self.unit.name());
+        let field = format!("mount.{}.unit", self.unit.path);
+        let answer = seen.answer(host, &mount_unit::text_on_host(&name))?;
+        let text = answer.ok().then_some(answer.stdout.as_str());
+        let record = Record::observed(seen, &cluster.name, host)?;
+        let headed = text.is_some_and(|text| text.starts_with(&mount_unit::header(&cluster.name)));
+        if headed || record.owns(OwnedKind::Unit, &name) {
+            return Ok(UnitWork::Own(match text {
+                None => Some(Difference::new(field, mount_unit::unit_file(&name), "absent")),
+                Some(text) if text != desired.text() => {
+                    Some(Difference::new(field, "as the file says", "edited, or written for an older file"))
+                }
+                Some(_) => None,
+            }));
+        }
+        // A mount that somebody made by hand has no file: it is gone after the next boot.
+        if text.is_none() && state.fragment.is_empty() {
+            return Ok(UnitWork::Own(Some(Difference::new(field, mount_unit::unit_file(&name), "absent"))));
+        }
+        if self.sources.contains(&state.what) {
+            return Ok(UnitWork::Users);
+        }
+        let whose = if state.enabled == "generated" { "/etc/fstab" } else { state.fragment.as_str() };
+        refuse(
+            format!("host {host}: {whose} has {} mounted at {}", state.what, self.unit.path),
+            format!("remove it there, or give storage {id} another path with `mount:`"),
+        )
+    }
+
+    fn mount_point(&self, mounted: Option<&Mount>, steps: &mut Vec<Step>) -> Result<(), Stop> {
+        let Self { id, seen, host, .. } = *self;
+        let answer = seen.answer(host, &mount_unit::first_entry(&self.unit.path, &[]))?;
+        if mounted.is_some() || answer.ok() {
+            return Ok(());
+        }
+        let title = format!("make the mount point {}", self.unit.path);
+        let effect = Effect::Run(vec![mount_unit::make_mount_point(&self.unit.path)]);
+        let difference = Difference::new(format!("mount.{}.directory", self.unit.path), "present", "absent");
+        let step = self.step(Wave::Mount, self.mount_id(), title, effect);
+        steps.push(step.because(difference).owning(mount_point(id, &self.unit.path)));
+        Ok(())
+    }
+
+    /// Enables stor's unit and mounts; what is mounted stays as it is.
+    fn activate(&self, name: &str, state: &UnitState, written: bool, mounted: bool, steps: &mut Vec<Step>) {
+        let mut commands = Vec::new();
+        if written || state.needs_reload || !state.is_enabled() {
+            commands.extend(mount_unit::enable(name));
+        }
+        if !mounted {
+            commands.extend(mount_unit::start(name, &self.unit.path, self.fs_type));
+        }
+        if commands.is_empty() {
+            return;
+        }
+        let field = format!("mount.{}", self.unit.path);
+        let (title, difference) = if !mounted {
+            let observed = format!("{}, not mounted", state.summary());
+            let title = format!("mount {} at {}", self.what, self.unit.path);
+            (title, Difference::new(field, "enabled, active, mounted", observed))
+        } else if state.is_enabled() {
+            let title = format!("have systemd read the mount unit of {} again", self.unit.path);
+            (title, Difference::new(field, "unit file read", "an older unit file read"))
+        } else {
+            let title = format!("have {} mounted with the host", self.unit.path);
+            (title, Difference::new(field, "enabled", state.summary()))
+        };
+        let step = self.step(Wave::Mount, self.mount_id(), title, Effect::Run(commands));
+        steps.push(step.because(difference));
+    }
+
+    fn start(&self, name: &str, desired: &str, observed: &str) -> Step {
+        let effect = Effect::Run(mount_unit::start(name, &self.unit.path, self.fs_type));
+        let title = format!("mount {} at {} with the user's own unit", self.what, self.unit.path);
+        let difference = Difference::new(format!("mount.{}", self.unit.path), desired, observed);
+        self.step(Wave::Mount, self.mount_id(), title, effect).because(difference)
+    }
+
+    /// Plans the directory pool on the mount.
+    ///
+    /// # Errors
+    /// [`Stop`]
+    pub fn pool(&self, steps: &mut Vec<Step>) -> Result<(), Stop> {
+        let Self { cluster, id, seen, host, .. } = *self;
+        let answer = seen.answer(host, &pools::query([id.as_str()]))?;
+        let pools = match pools::parse(answer) {
+            Ok(pools) => pools,
+            Err(reason) => {
+                return refuse(
+                    format!("host {host}: cannot ask libvirt for its pools: {reason}"),
+                    "install libvirt's daemon and clients there, and see `systemctl status libvirtd`",
+                );
+            }
+        };
+        let xml = pool_xml::dir_pool(id, &self.unit.path);
+        let field = |name: &str| format!("pool.{id}.{name}");
+        let mut why = Vec::new();
+        if let Some(found) = pools.get(id.as_str()) {
+            // The builder's own XML always reads back.
+            why = pool_xml::parse(&xml).map(|own| own.differences(&found.definition)).unwrap_or_default();
+            if !found.active {
+                why.push(Difference::new(field("state"), "active", "inactive"));
+            }
+            if !found.autostart {
+                why.push(Difference::new(field("autostart"), "yes", "no"));
+            }
+            let owned = Record::observed(seen, &cluster.name, host)?.owns(OwnedKind::Pool, id.as_str());
+            if !why.is_empty() && !owned {
+                let seen: Vec<String> =
+                    why.iter().map(|it| format!("{} is {}", it.field, it.observed)).collect();
+                return refuse(
+                    format!("host {host}: pool {id} exists, stor did not make it, and {}", seen.join(", ")),
+                    format!(
+                        "give the storage another name, or remove the pool: `virsh pool-destroy {id}`, `virsh pool-undefine {id}`"
+                    ),
+                );
+            }
+            if owned && found.active && self.mounted()?.is_none() {
+                why.push(Difference::new(
+                    field("volumes"),
+                    "as the mount has them",
+                    "read before it was mounted",
+                ));
+            }
+        } else {
+            why.push(Difference::new(format!("pool.{id}"), "active, autostarted", "absent"));
+        }
+        if why.is_empty() {
+            return Ok(());
+        }
+        let effect = Effect::EnsurePool { name: id.to_string(), xml };
+        let title = match pools.get(id.as_str()) {
+            Some(pool) if pool.active => format!("bring pool {id} up to date"),
+            _ => format!("define and start pool {id}"),
+        };
+        let mut step = self.step(Wave::Pool, self.pool_id(), title, effect).owning(pool(id));
+        step.why = why;
+        steps.push(step);
+        Ok(())
+    }
+}
