@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use super::gluster::spec::GlusterSpec;
-use super::gluster::spec::RawGluster;
+use super::gluster::spec::{Access, RawGluster};
 use crate::model::StorageId;
 use crate::spec::Declared;
 
@@ -14,6 +14,16 @@ use crate::spec::Declared;
 pub enum StorageSpec {
     /// A replicated GlusterFS volume.
     Gluster(GlusterSpec),
+}
+
+impl StorageSpec {
+    /// Tells whether hypervisors mount it, so that files can be copied into it.
+    #[must_use]
+    pub fn is_mounted(&self) -> bool {
+        match self {
+            Self::Gluster(spec) => spec.access == Access::Mount,
+        }
+    }
 }
 
 /// One storage entry as it is written: its backend is the one key.

@@ -6,15 +6,15 @@ use std::path::Path;
 use super::super::cluster::ImageEntry;
 use super::super::files;
 use super::super::input::{At, Entries};
-use super::super::problem::Problems;
+use super::super::problem::{Problem, Problems};
 use super::super::raw::{RawFormat, RawImage};
-use super::{lookup, named, optional};
+use super::{Storages, lookup, named, optional};
 use crate::model::{ImageFormat, ImageId, StorageId};
 
 /// Resolves the images; an image with a problem keeps its name, so that its guests are not blamed for it.
 pub fn resolve(
     raw: Entries<ImageId, RawImage>,
-    storage: &BTreeMap<StorageId, ()>,
+    storage: (&BTreeMap<StorageId, ()>, &Storages),
     base: &Path,
     problems: &mut Problems,
 ) -> BTreeMap<ImageId, Option<ImageEntry>> {
@@ -28,7 +28,7 @@ pub fn resolve(
 fn image(
     id: ImageId,
     raw: &RawImage,
-    known: &BTreeMap<StorageId, ()>,
+    (known, resolved): (&BTreeMap<StorageId, ()>, &Storages),
     base: &Path,
     problems: &mut Problems,
 ) -> Option<ImageEntry> {
@@ -44,6 +44,15 @@ fn image(
     let source = match optional(raw.source.as_ref(), &subject, problems) {
         None => None,
         Some(at) => {
+            if let Some(id) = storage.as_ref().map(|storage| &storage.value)
+                && resolved.get(id).is_some_and(|storage| !storage.is_mounted())
+            {
+                problems.add(|| {
+                    let message = format!("{subject}: storage {id} is mounted nowhere, so nothing can be copied into it");
+                    Problem::new(at.place, message)
+                        .hint("write access: mount for the storage, or leave out source and fill the image yourself")
+                });
+            }
             let path = files::locate(&at, base, &subject, problems)?;
             files::check_source(&path, &at, format, size, &subject, problems);
             Some(path)

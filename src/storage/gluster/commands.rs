@@ -89,12 +89,11 @@ const MEETING: Duration = Duration::from_secs(60);
 /// Counts the servers that are connected, again and again, until there are enough of them. A constant: the number is an
 /// argument.
 const MEET: &str = "\
-tries=0
+end=$(($(date +%s) + 45))
 while :; do
   connected=$(gluster --mode=script pool list | grep -c '[[:blank:]]Connected[[:blank:]]*$')
   [ \"$connected\" -ge \"$1\" ] && exit 0
-  tries=$((tries + 1))
-  [ \"$tries\" -lt 100 ] || break
+  [ \"$(date +%s)\" -lt \"$end\" ] || break
   sleep 0.3
 done
 gluster --mode=script pool list >&2
