@@ -19,6 +19,11 @@ const LEVELS: [&[&str]; 11] = [
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {
+    files_of("src")
+}
+
+/// The Rust files of a directory of the project, with paths below it.
+fn files_of(directory: &str) -> Vec<(PathBuf, String)> {
     fn walk(directory: &Path, into: &mut Vec<(PathBuf, String)>) {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
@@ -31,9 +36,9 @@ fn sources() -> Vec<(PathBuf, String)> {
         }
     }
     let mut all = Vec::new();
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    walk(&src, &mut all);
-    all.iter().map(|(path, text)| (path.strip_prefix(&src).unwrap().to_owned(), text.clone())).collect()
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+    walk(&root, &mut all);
+    all.iter().map(|(path, text)| (path.strip_prefix(&root).unwrap().to_owned(), text.clone())).collect()
 }
 
 fn is_test(path: &Path) -> bool {
@@ -98,7 +103,7 @@ fn processes_start_in_few_places_only() {
 
 #[test]
 fn files_stay_under_500_lines() {
-    for (path, text) in sources() {
+    for (path, text) in ["src", "tests", "benches"].into_iter().flat_map(files_of) {
         assert!(text.lines().count() <= 500, "{} has {} lines", path.display(), text.lines().count());
     }
 }

@@ -10,6 +10,7 @@ pub mod breaking;
 pub mod debian;
 pub mod gluster;
 pub mod synthetic;
+pub mod tools;
 pub mod virsh;
 
 use std::collections::BTreeMap;
