@@ -28,6 +28,7 @@ pub mod execute;
 pub mod plan;
 pub mod observe;
 pub mod storage;
+pub mod guard;
 pub mod spec;
 pub mod libvirt;
 pub mod host;

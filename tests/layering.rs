@@ -12,7 +12,7 @@ const LEVELS: [&[&str]; 11] = [
     &["apply"],
     &["verify", "execute", "observe", "status"],
     &["plan"],
-    &["storage"],
+    &["storage", "guard"],
     &["spec"],
     &["libvirt", "host"],
     &["error", "model"],

@@ -35,6 +35,10 @@ pub enum OwnedKind {
     Image,
     /// A libvirt domain that stor defined; `name` is the domain's name.
     Guest,
+    /// Rules in a host's firewall, marked with the cluster's name; `name` is the tool's.
+    Firewall,
+    /// An SELinux boolean that stor set; `name` is its name, the detail `former` its value before.
+    Boolean,
 }
 
 /// One resource that stor created on a host.

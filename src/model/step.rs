@@ -26,6 +26,8 @@ pub enum ResourceKind {
     Session,
     Pool,
     Trust,
+    Firewall,
+    Boolean,
     Image,
     Guest,
     Storage,

@@ -1,12 +1,13 @@
 //! The plan: what every part asks for, joined, checked and put into waves. Pure and deterministic.
 //!
-//! Imports `storage`, `spec`, `libvirt` (XML builders), `host::quote` (only to render a script) and `model`. No I/O:
+//! Imports `storage`, `guard`, `spec`, `libvirt` (XML builders), `host::quote` (only to render a script) and `model`. No I/O:
 //! nothing here can reach a host.
 
 pub mod expand;
 pub mod script;
 
 mod domains;
+mod guard;
 mod guests;
 mod images;
 mod join;
@@ -92,6 +93,7 @@ fn queries_with<'a>(
         }
         queries.extend(all().flat_map(|backend| backend.queries(host)));
         queries.extend(trust::queries(cluster, spec));
+        queries.push(guard::query(cluster, backends, host));
         queries.extend(images::queries(cluster, all(), host));
         let mut asked = BTreeSet::new();
         queries.retain(|query| asked.insert(query.clone()));
@@ -115,6 +117,7 @@ fn claims(scene: &Scene<'_>) -> BTreeMap<HostId, Vec<Owned>> {
         let spec = &scene.cluster.hosts[host];
         let mut claims: Vec<Owned> = all().flat_map(|backend| backend.claims(host)).collect();
         claims.extend(trust::claims(scene.cluster, spec));
+        claims.extend(guard::claims(scene, spec));
         if spec.role == Role::Hypervisor {
             claims.extend(guests.iter().chain(&images).cloned());
         }
@@ -138,6 +141,9 @@ fn plan_with<'a>(
     }
     proposal.extend(trust::plan(&scene));
     let mut joined = join::join(proposal);
+    // What is no longer needed stays open as long as anything else that goes has to wait.
+    let guards = guard::plan(&scene, &|step| joined.is_broken(step));
+    joined.add(guards);
     // An image is created by a hypervisor whose mount is planned and not blocked, so it comes after the others.
     let (images, states) = images::plan(&scene, &|step| joined.is_broken(step));
     joined.add(images);

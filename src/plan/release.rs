@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::DeleteData;
 use super::domains::DomainsError;
+use super::guard;
 use super::scene::Scene;
 use super::users::{self, InUse};
 use crate::model::{
@@ -141,6 +142,19 @@ fn steps(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> Res
             run(ResourceKind::Directory, Wave::ReleaseHost, title, remove_directory(&path).into())
         }
         OwnedKind::DataDirectory => data_directory(&removal(ResourceKind::Brick), data)?,
+        OwnedKind::Firewall => {
+            let commands = guard::close(scene, host, name)?;
+            let title = format!("take stor's rules out of the firewall ({name})");
+            let steps = run(ResourceKind::Firewall, Wave::ReleaseHost, title, commands.clone());
+            if commands.is_empty() { Vec::new() } else { steps }
+        }
+        OwnedKind::Boolean => match guard::former(scene, host, entry)? {
+            Some(command) => {
+                let title = format!("set SELinux boolean {name} back");
+                run(ResourceKind::Boolean, Wave::ReleaseHost, title, vec![command])
+            }
+            None => Vec::new(),
+        },
         OwnedKind::Image => image(scene, &removal(ResourceKind::Image), data)?,
     })
 }

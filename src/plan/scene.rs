@@ -1,10 +1,12 @@
 //! What every part of the planner looks at: the cluster, what the hosts showed, their records and their domains.
 //!
-//! Pure. Imports `storage`, `spec` and `model`. Reads the shared facts once, so that every part sees the same.
+//! Pure. Imports `storage`, `guard`, `spec` and `model`. Reads the shared facts once, so that every part sees the same.
 
 use std::collections::BTreeMap;
 
 use super::domains::{self, Domain, DomainsError};
+use super::guard;
+use crate::guard::facts::{Facts, FactsError};
 use crate::model::{HostId, Observations, OwnedKind, Record, RecordError, StorageId};
 use crate::spec::Cluster;
 use crate::storage::Backend;
@@ -21,6 +23,8 @@ pub(super) struct Scene<'a> {
     pub records: BTreeMap<HostId, Result<Record, RecordError>>,
     /// Each hypervisor's domains.
     pub domains: BTreeMap<HostId, Result<Vec<Domain>, DomainsError>>,
+    /// What guards each host.
+    pub guards: BTreeMap<HostId, Result<Facts, FactsError>>,
 }
 
 impl<'a> Scene<'a> {
@@ -29,7 +33,10 @@ impl<'a> Scene<'a> {
         let records =
             cluster.hosts.keys().map(|host| (host.clone(), Record::observed(seen, &cluster.name, host)));
         let domains = cluster.hypervisors().map(|host| (host.id.clone(), domains::read(seen, &host.id)));
-        Self { cluster, seen, backends, records: records.collect(), domains: domains.collect() }
+        let guards =
+            cluster.hosts.keys().map(|host| (host.clone(), guard::read(cluster, backends, seen, host)));
+        let guards = guards.collect();
+        Self { cluster, seen, backends, records: records.collect(), domains: domains.collect(), guards }
     }
 
     /// The backend of one storage entry.

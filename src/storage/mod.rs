@@ -1,6 +1,6 @@
 //! The storage backends: one folder each, one arm of one match here.
 //!
-//! Imports `spec`, `libvirt` (pool XML), `host` (probes only) and `model`. What joins the backends' steps is in `plan`.
+//! Imports `spec`, `libvirt` (pool XML), `host` (probes only), `guard` (the shape of openings) and `model`. What joins the backends' steps is in `plan`.
 
 pub mod gluster;
 pub mod health;
@@ -11,6 +11,7 @@ pub mod packages;
 pub mod probe;
 pub mod spec;
 
+use crate::guard::Opening;
 use crate::model::{
     AbsPath, Answer, HostId, ImageLocation, Observations, Owned, Proposal, Query, StorageId, Unknown,
 };
@@ -50,6 +51,10 @@ pub trait Backend {
     /// # Errors
     /// [`Unknown`] when the answers that tell are missing.
     fn attached(&self, host: &HostId, seen: &Observations) -> Result<Attached, Unknown>;
+    /// Ports of `host` that other hosts reach for this storage.
+    fn openings(&self, host: &HostId) -> Vec<Opening>;
+    /// SELinux booleans that this storage needs on `host`.
+    fn booleans(&self, host: &HostId) -> &'static [&'static str];
     /// Where the servers keep this image's data themselves (its path on each brick, below an export): for looking only,
     /// when no hypervisor has the storage attached.
     fn backing(&self, image: &ImageEntry) -> Vec<(HostId, AbsPath)>;

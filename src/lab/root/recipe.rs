@@ -43,6 +43,7 @@ pub(super) const INSTALLED: &[&str] = &[
 /// What hosts can install without a network, with all dependencies.
 pub(super) const OFFERED: &[&str] = &[
     "attr",
+    "firewalld",
     "glusterfs-client",
     "glusterfs-server",
     "libiscsi-bin",
@@ -58,6 +59,7 @@ pub(super) const OFFERED: &[&str] = &[
     "rpcbind",
     "targetcli-fb",
     "tgt",
+    "ufw",
 ];
 
 /// The package whose first dependency is the kernel of the heartbeat guest.

@@ -15,6 +15,10 @@ use crate::storage::packages::Need;
 
 /// The daemon of every storage server.
 pub const DAEMON: &str = "glusterd.service";
+/// Where glusterd listens.
+pub const DAEMON_PORTS: (u16, u16) = (24007, 24007);
+/// Where bricks listen: glusterd's `base-port` and `max-port` (glusterd.vol).
+pub const BRICK_PORTS: (u16, u16) = (49152, 60999);
 /// What the mount helper registers for.
 pub const MOUNT_TYPE: &str = "glusterfs";
 /// What the kernel's mount table calls it.

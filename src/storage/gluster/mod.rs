@@ -1,6 +1,6 @@
 //! GlusterFS: replicated volumes, FUSE mounts or libgfapi.
 //!
-//! Imports `spec`, `libvirt` (pool XML, its readers), the shared parts of `storage`, and `model`. This file joins the
+//! Imports `spec`, `libvirt` (pool XML, its readers), `guard` (the shape of openings), the shared parts of `storage`, and `model`. This file joins the
 //! parts; see `facts` for what is asked, `plan` for what is decided, `commands` for what is run.
 
 pub mod commands;
@@ -12,11 +12,15 @@ mod plan;
 pub mod probe;
 pub mod spec;
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
 use self::spec::{Access, Arbiter, Brick, GlusterSpec};
 use super::health::Health;
 use super::mount_probe::{self, mount_table};
 use super::probe::Probe;
 use super::{Attached, Backend};
+use crate::guard::{Opening, Protocol};
 use crate::model::{
     AbsPath, Answer, HostId, ImageLocation, Observations, Owned, Proposal, Query, Record, StorageId, Unknown,
 };
@@ -114,6 +118,31 @@ impl Backend for Gluster<'_> {
             }
             Some(mount) => Attached::Other(mount.to_string()),
         })
+    }
+
+    fn openings(&self, host: &HostId) -> Vec<Opening> {
+        if !self.serves(host) {
+            return Vec::new();
+        }
+        let servers = commands::servers(self.cluster, self.spec).into_iter().map(str::to_owned);
+        let hypervisors = self.cluster.hypervisors().map(|host| host.address.clone());
+        // What the file lets use the volume besides; patterns name nobody in particular.
+        let others = self.spec.allow.iter().filter(|address| address.parse::<Ipv4Addr>().is_ok()).cloned();
+        let peers: BTreeSet<String> = servers.chain(hypervisors).chain(others).collect();
+        let opening =
+            |(first, last), purpose, peers| Opening { protocol: Protocol::Tcp, first, last, purpose, peers };
+        vec![
+            opening(commands::DAEMON_PORTS, "glusterd", peers.clone()),
+            opening(commands::BRICK_PORTS, "bricks", peers),
+        ]
+    }
+
+    /// A mount through FUSE is `fusefs_t`, which guests may use only with this boolean (virt_selinux(8)).
+    fn booleans(&self, host: &HostId) -> &'static [&'static str] {
+        match self.uses(host) && self.spec.access == Access::Mount {
+            true => &["virt_use_fusefs"],
+            false => &[],
+        }
     }
 
     fn backing(&self, image: &ImageEntry) -> Vec<(HostId, AbsPath)> {
