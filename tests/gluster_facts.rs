@@ -13,7 +13,7 @@ fn read(case: &str, host: &str) -> Result<ServerFacts, FactsError> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/plans/gluster");
     let cluster: Cluster = spec::load(&directory.join("cluster.yaml")).unwrap();
     let seen = answers::observations(&directory, case, &cluster);
-    let StorageSpec::Gluster(spec) = &cluster.storage[&"gfs".parse().unwrap()];
+    let StorageSpec::Gluster(spec) = &cluster.storage[&"gfs".parse().unwrap()] else { panic!("gluster") };
     facts::server(&seen, spec, &host.parse().unwrap())
 }
 

@@ -61,7 +61,7 @@ fn a_missing_directory_is_not_made() {
     let path = dir.path().join("gone");
     let seen =
         written(&run(&mount_probe::write(&directory(&path, "ext4", "x"), ".stor-probe-a-b.1", "nonce")));
-    assert!(matches!(seen, Err(NoFacts::Refused(why)) if why.contains("no directory")));
+    assert!(matches!(seen, Err(NoFacts::Refused(why)) if why.contains("No such file or directory")));
     assert!(!path.exists());
 }
 

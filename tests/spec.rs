@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 use stor::model::{HostId, ImageFormat};
 use stor::spec::{self, Accel, Autostart, Cluster, Elevation, GuestDefinition, OnTimeout, Role};
-use stor::storage::gluster::spec::{Access, Arbiter, Force};
+use stor::storage::gluster::spec::{Arbiter, Force};
+use stor::storage::spec::Access;
 use stor::storage::spec::StorageSpec;
 
 fn root() -> &'static Path {
@@ -27,7 +28,7 @@ fn host<'a>(cluster: &'a Cluster, name: &str) -> &'a spec::HostSpec {
 }
 
 fn gluster<'a>(cluster: &'a Cluster, name: &str) -> &'a stor::storage::spec::GlusterSpec {
-    let StorageSpec::Gluster(volume) = &cluster.storage[&name.parse().unwrap()];
+    let StorageSpec::Gluster(volume) = &cluster.storage[&name.parse().unwrap()] else { panic!("gluster") };
     volume
 }
 

@@ -48,7 +48,7 @@ fn seen(down: &[&str], change: Change) -> Status {
     let mut cluster = World::new().cluster;
     // kvm1 holds a brick too, so there are two to ask.
     for spec in cluster.storage.values_mut() {
-        let StorageSpec::Gluster(gluster) = spec;
+        let StorageSpec::Gluster(gluster) = spec else { panic!("gluster") };
         gluster.bricks.push(Brick { host: host("kvm1"), ..gluster.bricks[0].clone() });
     }
     let guest = GuestId::new("web1").unwrap();

@@ -112,7 +112,7 @@ fn add_server(world: &mut World) {
     (store2.id, store2.address) = (host("store2"), "10.77.0.12".to_owned());
     world.cluster.hosts.insert(host("store2"), store2);
     for storage in world.cluster.storage.values_mut() {
-        let StorageSpec::Gluster(spec) = storage;
+        let StorageSpec::Gluster(spec) = storage else { panic!("gluster") };
         let path = spec.bricks[0].path.clone();
         spec.bricks.push(Brick { host: host("store2"), path });
     }

@@ -155,6 +155,17 @@ fn disk(image: GuestDisk<'_>) -> Element {
                 );
             ("network", driver, source)
         }
+        ImageLocation::Nfs { server, path, uid, gid } => {
+            // A plus sign makes a number of what would otherwise be looked up as a name.
+            let identity =
+                Element::new("identity").with("user", format!("+{uid}")).with("group", format!("+{gid}"));
+            let source = Element::new("source")
+                .with("protocol", "nfs")
+                .with("name", path.as_str())
+                .child(Element::new("host").with("name", server))
+                .child(identity);
+            ("network", driver, source)
+        }
     };
     Element::new("disk")
         .with("type", kind)

@@ -26,6 +26,8 @@ pub struct PoolDefinition {
     pub source_device: Option<String>,
     /// Format of the source.
     pub source_format: Option<String>,
+    /// Mount options (`fs:mount_opts`), sorted.
+    pub mount_options: Vec<String>,
 }
 
 /// Writes the XML of a directory pool, named like its storage.
@@ -35,6 +37,30 @@ pub fn dir_pool(name: &StorageId, path: &AbsPath) -> String {
         .with("type", "dir")
         .child(Element::new("name").containing(name.as_str()))
         .child(Element::new("target").child(Element::new("path").containing(path.as_str())))
+        .render()
+}
+
+/// Writes the XML of a pool that mounts an NFS export itself, with these mount options (nfs(5)), and lies on the mount.
+#[must_use]
+pub fn netfs_pool(
+    name: &StorageId,
+    server: &str,
+    directory: &AbsPath,
+    target: &AbsPath,
+    options: &[String],
+) -> String {
+    let source = Element::new("source")
+        .child(Element::new("host").with("name", server))
+        .child(Element::new("dir").with("path", directory.as_str()))
+        .child(Element::new("format").with("type", "nfs"));
+    let options = options.iter().map(|option| Element::new("fs:option").with("name", option));
+    Element::new("pool")
+        .with("type", "netfs")
+        .with("xmlns:fs", "http://libvirt.org/schemas/storagepool/fs/1.0")
+        .child(Element::new("name").containing(name.as_str()))
+        .child(source)
+        .child(Element::new("target").child(Element::new("path").containing(target.as_str())))
+        .child(Element::new("fs:mount_opts").extended(options))
         .render()
 }
 
@@ -63,7 +89,16 @@ pub fn parse(text: &str) -> Result<PoolDefinition, LibvirtError> {
             .and_then(|format| format.attribute("type"))
             .filter(|format| *format != "auto")
             .map(str::to_owned),
+        mount_options: mount_options(&root),
     })
+}
+
+fn mount_options(root: &Element) -> Vec<String> {
+    let all = root.first("fs:mount_opts").into_iter().flat_map(|options| options.all("fs:option"));
+    let mut names: Vec<String> =
+        all.filter_map(|option| option.attribute("name")).map(str::to_owned).collect();
+    names.sort();
+    names
 }
 
 /// Gives a pool's XML the UUID of the pool that it is to replace, so that libvirt updates it instead of refusing.
@@ -105,6 +140,7 @@ impl PoolDefinition {
             ("source.hosts", self.source_hosts.join(" "), observed.source_hosts.join(" ")),
             ("source.dir", shown(&self.source_dir), shown(&observed.source_dir)),
             ("source.device", shown(&self.source_device), shown(&observed.source_device)),
+            ("mount_options", self.mount_options.join(","), observed.mount_options.join(",")),
             ("source.format", shown(&self.source_format), shown(&observed.source_format)),
         ];
         fields

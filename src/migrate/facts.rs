@@ -12,7 +12,6 @@ use crate::libvirt::domain_xml::{DiskSource, DomainSummary};
 use crate::libvirt::{DomainFacts, JobStats, NodeFacts, uri, xml};
 use crate::model::{Answer, ByteSize, Command, HostId, Query};
 use crate::spec::Cluster;
-use crate::storage::spec::StorageSpec;
 
 /// A fact, or why it could not be learnt.
 pub type Known<T> = Result<T, String>;
@@ -112,17 +111,9 @@ pub fn disk_path(source: &DiskSource, cluster: &Cluster) -> Option<String> {
         DiskSource::File(path) => Some(path.clone()),
         DiskSource::Volume { pool, volume } => {
             let found = cluster.storage.iter().find(|(id, _)| id.as_str() == pool.as_str());
-            found.map(|(_, storage)| format!("{}/{volume}", mount_of(storage)))
+            found.and_then(|(_, storage)| Some(format!("{}/{volume}", storage.mounted_at()?)))
         }
         _ => None,
-    }
-}
-
-/// The mount point of a storage on hypervisors.
-#[must_use]
-pub fn mount_of(storage: &StorageSpec) -> &str {
-    match storage {
-        StorageSpec::Gluster(gluster) => gluster.mount.as_str(),
     }
 }
 

@@ -4,7 +4,7 @@
 //! over a directory on which nothing is mounted.
 
 use super::Site;
-use super::facts::{FileFacts, Mount, Questions, disk_path, mount_of};
+use super::facts::{FileFacts, Mount, Questions, disk_path};
 use super::locate::survey;
 use super::run::domain_everywhere;
 use crate::host::HostError;
@@ -215,11 +215,10 @@ fn check_images(
 }
 
 fn check_file(cluster: &Cluster, path: &str, file: &FileFacts) -> Result<(), String> {
-    let storage =
-        cluster.storage.iter().find(|(_, storage)| path.starts_with(&format!("{}/", mount_of(storage))));
-    if let Some((id, storage)) = storage {
-        let place = mount_of(storage);
-        let mounted = |mount: &Mount| mount.target == place && mount.kind.starts_with("fuse.");
+    let mut mounts = cluster.storage.iter().filter_map(|(id, storage)| Some((id, storage.mounted_at()?)));
+    if let Some((id, place)) = mounts.find(|(_, place)| path.starts_with(&format!("{place}/"))) {
+        let shared = |kind: &str| kind.starts_with("fuse.") || kind.starts_with("nfs");
+        let mounted = |mount: &Mount| mount.target == place.as_str() && shared(&mount.kind);
         match file.mount.as_ref().map_err(|reason| format!("{place}: {reason}"))? {
             Some(mount) if mounted(mount) => {}
             _ => return Err(format!("storage {id} is not mounted on {place}")),

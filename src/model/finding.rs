@@ -50,6 +50,9 @@ pub enum FindingCode {
     HealPending,
     BrickDown,
     PeerDisconnected,
+    ExportMissing,
+    ExportOpen,
+    StaleHandle,
     DataNotOwned,
     // preflight
     GuestNotRunning,

@@ -41,6 +41,17 @@ pub enum ImageLocation {
         /// Path within the volume, without a leading slash.
         path: String,
     },
+    /// A file on an NFS export through libnfs.
+    Nfs {
+        /// The server's address.
+        server: String,
+        /// Path on the server.
+        path: AbsPath,
+        /// Number of the user as whom QEMU reads and writes.
+        uid: u32,
+        /// Number of the group.
+        gid: u32,
+    },
 }
 
 impl fmt::Display for ImageLocation {
@@ -51,6 +62,7 @@ impl fmt::Display for ImageLocation {
             Self::Gluster { servers, volume, path } => {
                 write!(f, "gluster://{}/{volume}/{path}", servers.first().map_or("", String::as_str))
             }
+            Self::Nfs { server, path, uid, gid } => write!(f, "nfs://{server}{path}?uid={uid}&gid={gid}"),
         }
     }
 }

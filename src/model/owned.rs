@@ -29,6 +29,10 @@ pub enum OwnedKind {
     GlusterPeer,
     /// A GlusterFS volume; `name` is the volume's name.
     GlusterVolume,
+    /// A file of exports(5) that stor wrote for the kernel's NFS server; `name` is its path.
+    KernelExport,
+    /// An export file that stor wrote for nfs-ganesha, with the line that includes it; `name` is the file's path.
+    GaneshaExport,
     /// A libvirt storage pool; `name` is the pool's name.
     Pool,
     /// An image; never removed unless told by name.

@@ -20,6 +20,7 @@ pub enum ResourceKind {
     Brick,
     Volume,
     Export,
+    File,
     Target,
     Lun,
     Mount,

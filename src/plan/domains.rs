@@ -52,6 +52,8 @@ pub(super) enum DiskUse {
     Pool(String),
     /// A file of a GlusterFS volume through libgfapi.
     Gluster(String),
+    /// A file of an NFS export through libnfs: its path on the server.
+    Nfs(String),
 }
 
 /// Says why a hypervisor's domains are not known.
@@ -146,6 +148,7 @@ fn add_sources(text: &str, domains: &mut [Domain]) {
             (None, Some("gluster"), Some(path)) => {
                 DiskUse::Gluster(path.split('/').next().unwrap_or("").to_owned())
             }
+            (None, Some("nfs"), Some(path)) => DiskUse::Nfs(path),
             _ => continue,
         };
         if let Some(domain) = domains.iter_mut().find(|domain| domain.name == name) {

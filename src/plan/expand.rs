@@ -116,7 +116,8 @@ fn remove<'p>(paths: impl IntoIterator<Item = &'p AbsPath>) -> Command {
 fn create_image(image: &ImageSpec) -> Result<Expansion<'_>, ExpandError> {
     match &image.location {
         ImageLocation::File(path) => create_file(image, path),
-        ImageLocation::Gluster { .. } => create_gluster(image),
+        // An export's images are made on its server, as files.
+        ImageLocation::Gluster { .. } | ImageLocation::Nfs { .. } => create_remote(image),
     }
 }
 
@@ -144,7 +145,7 @@ fn create_file<'a>(image: &'a ImageSpec, path: &AbsPath) -> Result<Expansion<'a>
     Ok(Expansion { actions, cleanup: vec![remove([&partial])] })
 }
 
-fn create_gluster(image: &ImageSpec) -> Result<Expansion<'_>, ExpandError> {
+fn create_remote(image: &ImageSpec) -> Result<Expansion<'_>, ExpandError> {
     let url = image.location.to_string();
     if image.source.is_some() {
         return Err(ExpandError::SourceUnmounted { location: url });

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::scene::Scene;
 use crate::model::{
-    AbsPath, Answer, Blocked, ByteSize, Command, Difference, Effect, HostId, ImageFormat, ImageId,
+    AbsPath, Answer, Blocked, ByteSize, Command, Difference, Effect, HostId, HostSpec, ImageFormat, ImageId,
     ImageLocation, ImageSpec, Observations, Owned, OwnedKind, Proposal, Query, ResourceId, ResourceKind,
     Step, Unknown, Wave,
 };
@@ -40,10 +40,8 @@ pub(super) fn queries<'a>(
     for backend in backends {
         let paths = looked_at(cluster, backend, host, asked);
         queries.extend((!paths.is_empty()).then(|| stat(&paths)));
-        for image in cluster.images_on(backend.id()).filter(|_| asked) {
-            if let (ImageFormat::Qcow2, ImageLocation::File(path)) = (image.format, backend.locate(image)) {
-                queries.push(info(&path));
-            }
+        for image in cluster.images_on(backend.id()).filter(|image| image.format == ImageFormat::Qcow2) {
+            queries.extend(files(backend, image, host, asked).iter().map(info));
         }
     }
     queries
@@ -53,7 +51,7 @@ pub(super) fn queries<'a>(
 fn looked_at(cluster: &Cluster, backend: &dyn Backend, host: &HostId, asked: bool) -> BTreeSet<AbsPath> {
     let mut paths = BTreeSet::new();
     for image in cluster.images_on(backend.id()) {
-        if asked && let ImageLocation::File(path) = backend.locate(image) {
+        for path in files(backend, image, host, asked) {
             paths.extend(partial(&path));
             paths.insert(path);
         }
@@ -63,12 +61,32 @@ fn looked_at(cluster: &Cluster, backend: &dyn Backend, host: &HostId, asked: boo
     paths
 }
 
-/// What stor would own on any hypervisor.
+/// The whole file of an image as `host` sees it: through its mount if it is `asked` as a hypervisor, or as the server that
+/// makes the images.
+fn files(backend: &dyn Backend, image: &ImageEntry, host: &HostId, asked: bool) -> Vec<AbsPath> {
+    let made = backend.made_on(image).filter(|(server, _)| server == host).map(|(_, path)| path);
+    match (made, backend.locate(image)) {
+        (Some(path), _) => vec![path],
+        (None, ImageLocation::File(path)) if asked => vec![path],
+        _ => Vec::new(),
+    }
+}
+
+/// What stor would own on `host`: on any hypervisor, or on the server that makes the images.
 pub(super) fn claims<'a>(
     cluster: &'a Cluster,
     backends: impl Iterator<Item = &'a dyn Backend>,
+    host: &HostId,
 ) -> Vec<Owned> {
-    let all = backends.flat_map(|backend| cluster.images_on(backend.id()).map(|image| owned(backend, image)));
+    let hypervisor = cluster.hypervisors().any(|hypervisor| hypervisor.id == *host);
+    let mine = |backend: &dyn Backend, image: &ImageEntry| match backend.made_on(image) {
+        Some((server, _)) => server == *host,
+        None => hypervisor,
+    };
+    let all = backends.flat_map(|backend| {
+        let images = cluster.images_on(backend.id()).filter(move |image| mine(backend, image));
+        images.map(move |image| owned(backend, image))
+    });
     all.collect()
 }
 
@@ -127,10 +145,20 @@ fn one(
     match sight(scene.seen, scene.cluster, backend, image).map_err(|why| unknown(why.to_string()))? {
         Sight::Absent => {
             // By name, not by who has the storage already: a run that was broken off goes on with the same host.
-            let hosts = scene.cluster.hypervisors().filter(|host| can_create(scene, backend, &host.id));
-            let step = hosts.map(|host| create(backend, image, &host.id)).find(|step| !broken(step));
+            let hosts: Vec<HostId> = match backend.made_on(image) {
+                Some((server, _)) => vec![server],
+                None => {
+                    let able = |host: &&HostSpec| can_create(scene, backend, &host.id);
+                    scene.cluster.hypervisors().filter(able).map(|host| host.id.clone()).collect()
+                }
+            };
+            let step = hosts.iter().map(|host| create(backend, image, host)).find(|step| !broken(step));
             let Some(step) = step else {
-                return Err(blocked(format!("no hypervisor has storage {} attached", backend.id())));
+                let reason = match backend.made_on(image) {
+                    Some((server, _)) => format!("waits for the export on {server}"),
+                    None => format!("no hypervisor has storage {} attached", backend.id()),
+                };
+                return Err(blocked(reason));
             };
             proposal.steps.push(step);
         }
@@ -160,7 +188,10 @@ fn can_create(scene: &Scene<'_>, backend: &dyn Backend, host: &HostId) -> bool {
 }
 
 fn create(backend: &dyn Backend, image: &ImageEntry, host: &HostId) -> Step {
-    let location = backend.locate(image);
+    let location = match backend.made_on(image) {
+        Some((_, path)) => ImageLocation::File(path),
+        None => backend.locate(image),
+    };
     let title = format!("create image {} at {location} ({}, {})", image.id, image.size, image.format);
     let source = image.source.clone();
     let spec = ImageSpec { location, format: image.format, size: image.size, source };
@@ -179,6 +210,10 @@ fn sight(
     backend: &dyn Backend,
     image: &ImageEntry,
 ) -> Result<Sight, SightError> {
+    if let Some((server, path)) = backend.made_on(image) {
+        let Some(server) = cluster.hosts.get(&server) else { return Err(SightError::NoServer) };
+        return looked(seen, &Look::new(seen, cluster, backend, &server.id)?, image, &path);
+    }
     let mut doubt = None;
     if let ImageLocation::File(path) = backend.locate(image) {
         for host in cluster.hypervisors().take(ASKED) {

@@ -112,15 +112,16 @@ fn queries_with<'a>(
 /// All that stor would own on each host once everything is in place.
 fn claims(scene: &Scene<'_>) -> BTreeMap<HostId, Vec<Owned>> {
     let all = || scene.backends.iter().map(|backend| &**backend);
-    let (guests, images) = (guests::claims(scene.cluster), images::claims(scene.cluster, all()));
+    let guests = guests::claims(scene.cluster);
     let on_host = |host: &HostId| {
         let spec = &scene.cluster.hosts[host];
         let mut claims: Vec<Owned> = all().flat_map(|backend| backend.claims(host)).collect();
         claims.extend(trust::claims(scene.cluster, spec));
         claims.extend(guard::claims(scene, spec));
         if spec.role == Role::Hypervisor {
-            claims.extend(guests.iter().chain(&images).cloned());
+            claims.extend(guests.iter().cloned());
         }
+        claims.extend(images::claims(scene.cluster, all(), host));
         claims
     };
     scene.cluster.hosts.keys().map(|host| (host.clone(), on_host(host))).collect()

@@ -15,7 +15,7 @@ use crate::model::{
     AbsPath, BlockSpec, Blocked, Command, Difference, Effect, FileMode, Finding, FindingCode, HostId, Owned,
     OwnedKind, Proposal, ResourceId, ResourceKind, Risk, Severity, Step, StorageId, Wave,
 };
-use crate::storage::{gluster, mount_unit};
+use crate::storage::{gluster, mount_unit, nfs};
 
 /// What becomes of data that the file no longer asks for.
 #[derive(Clone, Copy)]
@@ -52,7 +52,7 @@ pub(super) fn plan(scene: &Scene<'_>, claims: &BTreeMap<HostId, Vec<Owned>>, dat
             going.insert(host, left);
         }
     }
-    let held = users::of(scene, &going);
+    let held = users::of(scene, &going, data);
     let mut release = Release::default();
     release.proposal.blocked.extend(held.iter().flat_map(|(storage, uses)| uses.blocked(storage)));
     for (host, entries) in &going {
@@ -122,12 +122,18 @@ fn steps(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> Res
             let title = format!("stop and remove {name}");
             run(ResourceKind::Mount, Wave::ReleaseMount, title, mount_unit::remove(name))
         }
-        OwnedKind::File => file(&removal(ResourceKind::Trust))?,
-        OwnedKind::Block => block(scene, &removal(ResourceKind::Trust))?,
+        OwnedKind::File => file(&removal(ResourceKind::File))?,
+        OwnedKind::Block => block(scene, &removal(ResourceKind::File))?,
         OwnedKind::GlusterVolume => {
             let title = format!("stop and delete volume {name}, its bricks keep their data");
             run(ResourceKind::Volume, Wave::ReleaseExport, title, gluster::commands::stop_and_delete(name))
         }
+        OwnedKind::KernelExport => {
+            let title = format!("remove {name}, the directory keeps its data");
+            let file = removal(ResourceKind::Export).path()?;
+            run(ResourceKind::Export, Wave::ReleaseExport, title, nfs::commands::kernel::unexport(&file))
+        }
+        OwnedKind::GaneshaExport => ganesha_export(&removal(ResourceKind::Export))?,
         OwnedKind::GlusterPeer => {
             let title = format!("detach peer {name}");
             run(ResourceKind::Peer, Wave::ReleaseService, title, gluster::commands::detach(name))
@@ -157,6 +163,19 @@ fn steps(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> Res
         },
         OwnedKind::Image => image(scene, &removal(ResourceKind::Image), data)?,
     })
+}
+
+/// The line that includes the file goes first: a missing file would keep the server from starting.
+fn ganesha_export(removal: &Removal<'_>) -> Result<Vec<Step>, Box<Blocked>> {
+    use nfs::commands::ganesha;
+    let file = removal.path()?;
+    let marker = removal.entry.detail.get("marker").map_or("", String::as_str);
+    let include = ganesha::include(marker, None);
+    let title = format!("remove the line that includes {file} from {}", include.path);
+    let first = removal.step(Wave::ReleaseExport, title, Effect::EditBlock(include));
+    let title = format!("remove {file}, the directory keeps its data");
+    let second = removal.step(Wave::ReleaseExport, title, Effect::Run(ganesha::unexport(&file)));
+    Ok(vec![first, second])
 }
 
 /// A guest is undefined where it is now, and only when it is shut off and still the one that stor defined.

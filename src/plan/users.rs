@@ -5,8 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::domains::{DiskUse, Domain};
+use super::release::Data;
 use super::scene::Scene;
 use crate::model::{AbsPath, HostId, Owned, OwnedKind};
+use crate::storage::spec::StorageSpec;
 
 /// Why storage cannot go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +17,28 @@ pub(super) enum InUse {
     By(Vec<String>),
     /// A hypervisor did not say which guests it has.
     Unknown(String),
+}
+
+/// Whether what goes comes back in another form, with the same files at the same place: another server for the same
+/// directory, another mount at the same place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stays {
+    Yes,
+    No,
+}
+
+fn comes_back(scene: &Scene<'_>, entry: &Owned) -> bool {
+    let path = entry.detail.get("path").map(String::as_str);
+    let storage = entry.storage.as_deref();
+    let spec =
+        scene.cluster.storage.iter().find(|(id, _)| Some(id.as_str()) == storage).map(|(_, spec)| spec);
+    match (entry.kind, spec) {
+        (OwnedKind::KernelExport | OwnedKind::GaneshaExport, Some(StorageSpec::Nfs(spec))) => {
+            path == Some(spec.path.as_str())
+        }
+        (OwnedKind::Unit, Some(spec)) => path.is_some() && path == spec.mounted_at().map(AbsPath::as_str),
+        _ => false,
+    }
 }
 
 /// What belongs to one storage that is about to go.
@@ -27,7 +51,11 @@ struct Going<'a> {
 }
 
 /// The storage that is in use, among what `going` names.
-pub(super) fn of(scene: &Scene<'_>, going: &BTreeMap<&HostId, Vec<&Owned>>) -> BTreeMap<String, InUse> {
+pub(super) fn of(
+    scene: &Scene<'_>,
+    going: &BTreeMap<&HostId, Vec<&Owned>>,
+    data: Data<'_>,
+) -> BTreeMap<String, InUse> {
     let mut storages: BTreeMap<&str, Going<'_>> = BTreeMap::new();
     for entry in going.values().flatten() {
         let Some(storage) = entry.storage.as_deref() else { continue };
@@ -39,9 +67,14 @@ pub(super) fn of(scene: &Scene<'_>, going: &BTreeMap<&HostId, Vec<&Owned>>) -> B
         .filter(|entry| entry.kind == OwnedKind::Guest)
         .map(|entry| entry.name.as_str())
         .collect();
-    let used = storages
-        .into_iter()
-        .filter_map(|(storage, what)| Some((storage.to_owned(), what.in_use(scene, storage, &own)?)));
+    let returning = |storage: &str| {
+        let mut entries = going.values().flatten().filter(|entry| entry.storage.as_deref() == Some(storage));
+        let returns = matches!(data, Data::Keep) && entries.all(|entry| comes_back(scene, entry));
+        if returns { Stays::Yes } else { Stays::No }
+    };
+    let used = storages.into_iter().filter_map(|(storage, what)| {
+        Some((storage.to_owned(), what.in_use(scene, storage, &own, returning(storage))?))
+    });
     used.collect()
 }
 
@@ -64,7 +97,8 @@ impl<'a> Going<'a> {
         self.paths.extend(texts.filter_map(|text| AbsPath::new(text).ok()));
     }
 
-    fn in_use(&self, scene: &Scene<'_>, storage: &str, own: &BTreeSet<&str>) -> Option<InUse> {
+    /// `stays`: the same files come back at the same place, so that whoever is shut off can wait.
+    fn in_use(&self, scene: &Scene<'_>, storage: &str, own: &BTreeSet<&str>, stays: Stays) -> Option<InUse> {
         // What only a guest entry names is no storage that goes.
         if self.pools.is_empty() && self.volumes.is_empty() && self.paths.is_empty() {
             return None;
@@ -78,7 +112,7 @@ impl<'a> Going<'a> {
             };
             for domain in domains.iter().filter(|domain| self.is_user(scene, storage, domain)) {
                 let state = if domain.active { "running" } else { "defined" };
-                if domain.active || !own.contains(domain.name.as_str()) {
+                if domain.active || !(own.contains(domain.name.as_str()) || stays == Stays::Yes) {
                     users.push(format!("{} on {host} ({state})", domain.name));
                 }
             }
@@ -99,7 +133,7 @@ impl<'a> Going<'a> {
         by_file
             || self.guests.contains(domain.name.as_str())
             || domain.disks.iter().any(|disk| match disk {
-                DiskUse::Path(path) => AbsPath::new(path.as_str())
+                DiskUse::Path(path) | DiskUse::Nfs(path) => AbsPath::new(path.as_str())
                     .is_ok_and(|path| self.paths.iter().any(|root| path.is_within(root))),
                 DiskUse::Pool(pool) => self.pools.contains(pool.as_str()),
                 DiskUse::Gluster(volume) => self.volumes.contains(volume.as_str()),

@@ -36,6 +36,12 @@ impl Cluster {
         self.hosts.values().filter(|host| host.role == Role::Hypervisor)
     }
 
+    /// A host's address; empty for a host that the file does not have, which no resolved entry names.
+    #[must_use]
+    pub fn address_of(&self, host: &HostId) -> &str {
+        self.hosts.get(host).map_or("", |host| host.address.as_str())
+    }
+
     /// The images on one storage, sorted.
     pub fn images_on<'a>(&'a self, storage: &'a StorageId) -> impl Iterator<Item = &'a ImageEntry> {
         self.images.values().filter(move |image| image.storage == *storage)

@@ -6,7 +6,7 @@ use super::cluster::ImageEntry;
 use super::resolve::Storages;
 use crate::libvirt::LibvirtError;
 use crate::libvirt::domain_xml::{DiskAccess, DiskSource, read as read_xml};
-use crate::model::{AbsPath, GuestId, ImageId};
+use crate::model::{AbsPath, GuestId, ImageId, StorageId};
 use crate::storage::spec::StorageSpec;
 
 /// The images of a guest.
@@ -97,12 +97,16 @@ fn place(source: &DiskSource, storage: &Storages) -> Option<(String, bool)> {
         DiskSource::File(path) => {
             let within =
                 |mount: &AbsPath| AbsPath::new(path.as_str()).is_ok_and(|path| path.is_within(mount));
-            Some((path.clone(), storage.values().any(|StorageSpec::Gluster(volume)| within(&volume.mount))))
+            let on_mount = |spec: &StorageSpec| spec.mounted_at().is_some_and(within);
+            Some((path.clone(), storage.values().any(on_mount)))
         }
         DiskSource::Network { protocol, name, .. } => {
-            let volume = name.split('/').next().unwrap_or_default();
-            let known = protocol == "gluster" && storage.keys().any(|id| id.as_str() == volume);
-            Some((format!("{protocol} {name}"), known))
+            let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
+            let is_here = |(id, spec): (&StorageId, &StorageSpec)| {
+                let (own, place) = spec.network_name(id, "");
+                own == protocol && place.trim_end_matches('/') == directory
+            };
+            Some((format!("{protocol} {name}"), storage.iter().any(is_here)))
         }
         DiskSource::Volume { pool, volume } => {
             Some((format!("{volume} in pool {pool}"), storage.keys().any(|id| id.as_str() == pool)))
@@ -113,13 +117,12 @@ fn place(source: &DiskSource, storage: &Storages) -> Option<(String, bool)> {
 
 /// Tells whether a disk source is this image.
 fn file_at(image: &ImageEntry, spec: &StorageSpec, source: &DiskSource) -> bool {
-    let StorageSpec::Gluster(volume) = spec;
     let file = image.file_name();
     match source {
         DiskSource::File(path) => AbsPath::new(path.as_str())
-            .is_ok_and(|path| path.parent() == volume.mount && path.file_name() == file),
+            .is_ok_and(|path| spec.mounted_at() == Some(&path.parent()) && path.file_name() == file),
         DiskSource::Network { protocol, name, .. } => {
-            protocol == "gluster" && *name == format!("{}/{file}", image.storage)
+            spec.network_name(&image.storage, &file) == (protocol, name.clone())
         }
         DiskSource::Volume { pool, volume } => pool == image.storage.as_str() && *volume == file,
         DiskSource::Block(_) | DiskSource::Empty | DiskSource::Other(_) => false,

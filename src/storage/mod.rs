@@ -2,11 +2,14 @@
 //!
 //! Imports `spec`, `libvirt` (pool XML), `host` (probes only), `guard` (the shape of openings) and `model`. What joins the backends' steps is in `plan`.
 
+pub mod direct_probe;
 pub mod gluster;
 pub mod health;
+pub mod keeper;
 pub mod mount_client;
 pub mod mount_probe;
 pub mod mount_unit;
+pub mod nfs;
 pub mod packages;
 pub mod probe;
 pub mod spec;
@@ -22,6 +25,7 @@ use crate::spec::{Cluster, ImageEntry};
 pub fn backend<'a>(cluster: &'a Cluster, id: &'a StorageId) -> Option<Box<dyn Backend + 'a>> {
     match cluster.storage.get(id)? {
         spec::StorageSpec::Gluster(spec) => Some(Box::new(gluster::Gluster::new(cluster, id, spec))),
+        spec::StorageSpec::Nfs(spec) => Some(Box::new(nfs::Nfs::new(cluster, id, spec))),
     }
 }
 
@@ -58,6 +62,11 @@ pub trait Backend {
     /// Where the servers keep this image's data themselves (its path on each brick, below an export): for looking only,
     /// when no hypervisor has the storage attached.
     fn backing(&self, image: &ImageEntry) -> Vec<(HostId, AbsPath)>;
+    /// The server that makes the image itself, and the file's path there; `None` where hypervisors make it, at
+    /// [`Backend::locate`].
+    fn made_on(&self, _image: &ImageEntry) -> Option<(HostId, AbsPath)> {
+        None
+    }
     /// How it is proved that all hypervisors reach the same images.
     fn probe(&self) -> probe::Probe;
     /// Which hosts can tell how it is doing (the first that answers is enough), and what they are asked.
@@ -89,5 +98,6 @@ pub fn look(
 ) -> Result<probe::ClientAnswer, probe::NoClient> {
     match client {
         probe::Client::Gfapi { volume, allowed } => gluster::probe::look(volume, allowed, request),
+        probe::Client::Nfs { export, allowed, v3 } => nfs::wire::look(export, allowed, *v3, request),
     }
 }

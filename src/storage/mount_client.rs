@@ -6,13 +6,15 @@
 
 use std::collections::BTreeSet;
 
+use super::Attached;
 use super::mount_probe::mount_table::{self, Mount};
 use super::mount_probe::mounts;
 use super::mount_unit::{self, MountUnit, UnitState};
-use crate::libvirt::{pool_xml, pools};
+use super::packages::PackagesError;
+use crate::libvirt::{pool_xml, pools, qemu_conf};
 use crate::model::{
-    AbsPath, Blocked, Difference, Effect, HostId, Observations, Owned, OwnedKind, Query, Record, RecordError,
-    ResourceId, ResourceKind, Step, StorageId, Unknown, Wave,
+    AbsPath, Blocked, Difference, Effect, HostId, Observations, Owned, OwnedKind, Proposal, Query, Record,
+    RecordError, ResourceId, ResourceKind, Step, StorageId, Unknown, Wave,
 };
 use crate::spec::Cluster;
 
@@ -79,6 +81,62 @@ impl From<RecordError> for Stop {
             other => Self::Refused(other.to_string(), None),
         }
     }
+}
+
+impl From<PackagesError> for Stop {
+    fn from(error: PackagesError) -> Self {
+        match error {
+            PackagesError::Unknown(unknown) => unknown.into(),
+            other => {
+                Self::Refused(other.to_string(), Some("install the storage's client by hand".to_owned()))
+            }
+        }
+    }
+}
+
+/// Notes why a part stopped; tells whether to go on.
+pub fn keep(
+    result: Result<(), Stop>,
+    (wave, what): (Wave, ResourceId),
+    (storage, host): (&StorageId, &HostId),
+    out: &mut Proposal,
+) -> bool {
+    let Err(stop) = result else { return true };
+    out.blocked.push(stop.blocked(wave, what).on(host).serving(storage));
+    false
+}
+
+/// Whether a hypervisor has a storage mounted, as the kernel's mount table shows it.
+///
+/// # Errors
+/// [`Unknown`] when it was not observed.
+pub fn attached(
+    seen: &Observations,
+    host: &HostId,
+    path: &AbsPath,
+    fs_type: &str,
+    sources: &BTreeSet<String>,
+) -> Result<Attached, Unknown> {
+    let table = mount_table::parse(&seen.answer(host, &mounts())?.stdout);
+    Ok(match mount_table::at(&table, path) {
+        None => Attached::No,
+        Some(mount) if mount.fs_type == fs_type && sources.contains(&mount.source) => Attached::Yes,
+        Some(mount) => Attached::Other(mount.to_string()),
+    })
+}
+
+/// The user who has to own a storage's top directory: QEMU's, where all hypervisors agree and it is not root.
+///
+/// Numbers count, because files carry numbers. A hypervisor that was not observed does not vote.
+#[must_use]
+pub fn qemu_owner(cluster: &Cluster, seen: &Observations) -> Option<u32> {
+    let mut uids = cluster.hypervisors().filter_map(|host| {
+        let conf = seen.answer(&host.id, &qemu_conf::configuration()).ok()?;
+        let users = seen.answer(&host.id, &qemu_conf::users()).ok()?;
+        qemu_conf::user(&conf.stdout, &users.stdout)?.uid(&users.stdout)
+    });
+    let first = uids.next()?;
+    (first != 0 && uids.all(|uid| uid == first)).then_some(first)
 }
 
 fn refuse<T>(reason: String, hint: impl Into<String>) -> Result<T, Stop> {
@@ -279,11 +337,23 @@ impl MountClient<'_> {
         self.step(Wave::Mount, self.mount_id(), title, effect).because(difference)
     }
 
-    /// Plans the directory pool on the mount.
+    /// Plans the mount point of a mount that a pool of libvirt's makes when it starts.
+    ///
+    /// # Errors
+    /// [`Stop`] when something else is mounted there, or files would be hidden.
+    pub fn leave_to_pool(&self, steps: &mut Vec<Step>) -> Result<(), Stop> {
+        let mounted = self.mounted()?;
+        if mounted.is_none() {
+            self.refuse_covering_files()?;
+        }
+        self.mount_point(mounted.as_ref(), steps)
+    }
+
+    /// Plans the pool on the mount; `xml` is its definition.
     ///
     /// # Errors
     /// [`Stop`]
-    pub fn pool(&self, steps: &mut Vec<Step>) -> Result<(), Stop> {
+    pub fn pool(&self, xml: &str, steps: &mut Vec<Step>) -> Result<(), Stop> {
         let Self { cluster, id, seen, host, .. } = *self;
         let answer = seen.answer(host, &pools::query([id.as_str()]))?;
         let pools = match pools::parse(answer) {
@@ -295,12 +365,11 @@ impl MountClient<'_> {
                 );
             }
         };
-        let xml = pool_xml::dir_pool(id, &self.unit.path);
         let field = |name: &str| format!("pool.{id}.{name}");
         let mut why = Vec::new();
         if let Some(found) = pools.get(id.as_str()) {
             // The builder's own XML always reads back.
-            why = pool_xml::parse(&xml).map(|own| own.differences(&found.definition)).unwrap_or_default();
+            why = pool_xml::parse(xml).map(|own| own.differences(&found.definition)).unwrap_or_default();
             if !found.active {
                 why.push(Difference::new(field("state"), "active", "inactive"));
             }
@@ -331,7 +400,7 @@ impl MountClient<'_> {
         if why.is_empty() {
             return Ok(());
         }
-        let effect = Effect::EnsurePool { name: id.to_string(), xml };
+        let effect = Effect::EnsurePool { name: id.to_string(), xml: xml.to_owned() };
         let title = match pools.get(id.as_str()) {
             Some(pool) if pool.active => format!("bring pool {id} up to date"),
             _ => format!("define and start pool {id}"),

@@ -5,7 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::model::{Command, HostId, Observations, Query, Unknown};
+use crate::model::{
+    Command, Difference, Effect, HostId, Observations, Query, ResourceId, ResourceKind, Step, StorageId,
+    Unknown, Wave,
+};
 
 /// Deadline for refreshing the lists of what can be installed.
 const REFRESH_DEADLINE: Duration = Duration::from_secs(300);
@@ -118,6 +121,20 @@ pub fn missing(
     host: &HostId,
     needs: &[Need],
 ) -> Result<(Family, Vec<&'static str>), PackagesError> {
+    missing_among(seen, host, needs, needs)
+}
+
+/// Like [`missing`] for `wanted`, which are some of the needs that were `asked` for: which of them count is known only
+/// when other answers have been read.
+///
+/// # Errors
+/// As [`missing`].
+pub fn missing_among(
+    seen: &Observations,
+    host: &HostId,
+    asked: &[Need],
+    wanted: &[Need],
+) -> Result<(Family, Vec<&'static str>), PackagesError> {
     let release = &seen.answer(host, &distribution())?.stdout;
     let family = family(release).ok_or_else(|| PackagesError::Family {
         host: host.clone(),
@@ -128,8 +145,8 @@ pub fn missing(
             .to_owned(),
     })?;
     let query = match family {
-        Family::Debian => in_dpkg(needs),
-        Family::RedHat | Family::Suse => in_rpm(needs),
+        Family::Debian => in_dpkg(asked),
+        Family::RedHat | Family::Suse => in_rpm(asked),
     };
     let answer = seen.answer(host, &query)?;
     // Both tools end with a low status when one of the names is not installed; more means that they did not look.
@@ -139,7 +156,7 @@ pub fn missing(
     }
     let installed: BTreeSet<&str> =
         answer.stdout.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
-    let wanted: BTreeSet<&'static str> = needs.iter().flat_map(|need| need.names(family)).copied().collect();
+    let wanted: BTreeSet<&'static str> = wanted.iter().flat_map(|need| need.names(family)).copied().collect();
     Ok((family, wanted.into_iter().filter(|name| !installed.contains(name)).collect()))
 }
 
@@ -181,6 +198,25 @@ pub fn install(family: Family, packages: &[&'static str]) -> Vec<Command> {
                 .deadline(INSTALL_DEADLINE),
         ],
     }
+}
+
+/// The step that installs what a host lacks for a storage; `None` when it lacks nothing.
+#[must_use]
+pub fn step(
+    wave: Wave,
+    host: &HostId,
+    storage: &StorageId,
+    family: Family,
+    missing: &[&'static str],
+) -> Option<Step> {
+    if missing.is_empty() {
+        return None;
+    }
+    let what = ResourceId::new(ResourceKind::Package, host);
+    let title = format!("install {}", missing.join(" "));
+    let step = Step::new(wave, host, what, title, Effect::Run(install(family, missing))).serving(storage);
+    let why = |name: &&str| Difference::new(format!("package.{name}"), "installed", "absent");
+    Some(missing.iter().map(why).fold(step, Step::because))
 }
 
 #[cfg(test)]

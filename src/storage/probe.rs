@@ -4,10 +4,11 @@
 //! `probe.rs`; what the evidence means is judged in `verify`.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, ToSocketAddrs as _, UdpSocket};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AbsPath, StorageId};
+use crate::model::{AbsPath, HostId, StorageId};
 
 /// How one storage is proved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,18 @@ pub struct Probe {
     pub way: Way,
     /// The protocol client with which the machine that runs stor looks at the servers themselves.
     pub client: Option<Client>,
+    /// The server that has the files themselves in a directory of its own, where there is one: it can be asked through ssh
+    /// when no client on this machine can look.
+    pub keeper: Option<Keeper>,
+}
+
+/// A server with the files of a storage in a directory of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keeper {
+    /// The server.
+    pub host: HostId,
+    /// Its directory.
+    pub directory: AbsPath,
 }
 
 /// How hypervisors reach a storage.
@@ -25,8 +38,19 @@ pub struct Probe {
 pub enum Way {
     /// A directory, mounted on each.
     Mounted(MountedDirectory),
-    /// QEMU's own client for GlusterFS; nothing is mounted.
-    GlusterDirect(GlusterVolume),
+    /// One of QEMU's own clients; nothing is mounted.
+    Direct(DirectDirectory),
+}
+
+/// A directory that QEMU reaches by URL (qemu-block-drivers(7)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectDirectory {
+    /// What comes before a file's name: `nfs://10.77.0.11/srv/vmstore/`.
+    pub before: String,
+    /// What comes after it: `?uid=0&gid=0`.
+    pub after: String,
+    /// What people call this client of QEMU's: `GlusterFS`.
+    pub kind: &'static str,
 }
 
 /// A directory that has to be the root of one certain mount.
@@ -65,6 +89,24 @@ pub enum Client {
         /// Addresses that the volume lets in (`auth.allow`).
         allowed: Vec<String>,
     },
+    /// NFSv3, as a client of its own.
+    Nfs {
+        /// The export.
+        export: NfsExport,
+        /// Addresses that the export lets in.
+        allowed: Vec<String>,
+        /// Whether it is offered with NFSv3 at all.
+        v3: bool,
+    },
+}
+
+/// An NFS export as a client of its own reaches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NfsExport {
+    /// The server's address.
+    pub server: String,
+    /// The exported directory.
+    pub path: AbsPath,
 }
 
 impl Client {
@@ -73,6 +115,7 @@ impl Client {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Gfapi { .. } => "libgfapi",
+            Self::Nfs { .. } => "NFSv3",
         }
     }
 }
@@ -145,9 +188,70 @@ pub enum NoClient {
         /// What would make it usable.
         remedy: String,
     },
+    /// It was let in although the file does not name this machine.
+    LetIn {
+        /// What it reached.
+        reason: String,
+        /// What keeps strangers out.
+        remedy: String,
+    },
     /// It was used and failed.
     Failed {
         /// Why.
         reason: String,
     },
+}
+
+impl NoClient {
+    /// Why, in one sentence.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::NotApplicable { reason, .. } | Self::LetIn { reason, .. } | Self::Failed { reason } => {
+                reason
+            }
+        }
+    }
+
+    /// What can be done about it, where that is known.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&str> {
+        match self {
+            Self::NotApplicable { remedy, .. } | Self::LetIn { remedy, .. } => Some(remedy),
+            Self::Failed { .. } => None,
+        }
+    }
+}
+
+/// The address from which this machine talks to one of these servers; sends nothing.
+#[must_use]
+pub fn own_address(servers: &[String], port: u16) -> Option<IpAddr> {
+    servers.iter().find_map(|server| {
+        let target = (server.as_str(), port).to_socket_addrs().ok()?.next()?;
+        let any: IpAddr = if target.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect(target).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    })
+}
+
+/// Tells whether an entry of a list of clients lets an address in: the address, a name of it, or a pattern with `*`.
+#[must_use]
+pub fn names(entry: &str, address: IpAddr) -> bool {
+    if let Some((start, _)) = entry.split_once('*') {
+        return address.to_string().starts_with(start);
+    }
+    (entry, 0).to_socket_addrs().is_ok_and(|mut all| all.any(|found| found.ip() == address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_lets_in_its_own_address_or_those_of_its_pattern() {
+        let here: IpAddr = [10, 77, 0, 1].into();
+        assert!(names("10.77.0.1", here) && names("10.77.*", here) && names("*", here));
+        assert!(!names("10.77.0.11", here) && !names("10.78.*", here));
+    }
 }

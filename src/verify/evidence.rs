@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::libvirt::pools::Pools;
 use crate::libvirt::qemu_conf::QemuUser;
 use crate::model::{HostId, ImageId, StorageId};
-use crate::storage::gluster::direct_probe::DirectSeen;
+use crate::storage::direct_probe::DirectSeen;
 use crate::storage::mount_probe::mount_table::Mount;
 use crate::storage::mount_probe::seen::{LockTried, Looked, NoFacts, Written};
 use crate::storage::probe::{ClientAnswer, NoClient, Probe};
@@ -58,8 +58,19 @@ pub struct Evidence {
     pub hosts: BTreeMap<HostId, HostEvidence>,
     /// Per storage with a protocol client.
     pub clients: BTreeMap<StorageId, Result<ClientAnswer, NoClient>>,
+    /// Storages whose server was asked through ssh because the client on this machine could not look.
+    pub stand_ins: BTreeMap<StorageId, StandIn>,
     /// Names this run in every nonce.
     pub run: String,
+}
+
+/// A server that was asked itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandIn {
+    /// The server.
+    pub host: HostId,
+    /// Why the client on this machine did not look.
+    pub why: NoClient,
 }
 
 impl Evidence {

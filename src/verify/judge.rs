@@ -28,14 +28,15 @@ pub fn judge(cluster: &ClusterName, scope: &Scope, evidence: &Evidence) -> Matri
         if let Some(note) = view.client_note() {
             matrix.clients.insert(storage.probe.storage.clone(), note);
         }
+        matrix.notes.extend(view.let_in());
         match &storage.probe.way {
             Way::Mounted(directory) => {
                 matrix.cells.extend(view.mounted_cells(directory));
                 matrix.notes.extend(view.leftovers());
             }
-            Way::GlusterDirect(_) => {
-                matrix.cells.extend(direct::cells(&view));
-                matrix.notes.push(direct::advice(&view));
+            Way::Direct(directory) => {
+                matrix.cells.extend(direct::cells(&view, directory.kind));
+                matrix.notes.push(direct::advice(&view, directory.kind));
             }
         }
     }
@@ -72,8 +73,12 @@ impl<'a> View<'a> {
         self.evidence.clients.get(self.id())?.as_ref().ok()
     }
 
-    fn client_name(&self) -> &'static str {
-        self.storage.probe.client.as_ref().map_or("no client", |client| client.name())
+    /// Who looked at the servers themselves.
+    fn client_name(&self) -> String {
+        match self.evidence.stand_ins.get(self.id()) {
+            Some(stand_in) => format!("server {}", stand_in.host),
+            None => self.storage.probe.client.as_ref().map_or("no client", |client| client.name()).to_owned(),
+        }
     }
 
     fn probe_file(&self, host: &HostId) -> String {
@@ -124,18 +129,38 @@ impl<'a> View<'a> {
     }
 
     fn client_note(&self) -> Option<ClientNote> {
-        let (verdict, seen, remedy) = match self.evidence.clients.get(self.id())? {
-            Ok(answer) => {
-                let count = answer.identified.values().filter(|seen| seen.is_ok()).count();
-                (Verdict::Pass, format!("looked at {count} images on the servers themselves"), None)
-            }
-            Err(NoClient::NotApplicable { reason, remedy }) => {
-                let seen = format!("{reason}; the hypervisors' own proofs stand alone");
-                (Verdict::NotApplicable, seen, Some(remedy.clone()))
-            }
-            Err(NoClient::Failed { reason }) => (Verdict::Unknown, reason.clone(), None),
+        let answer = self.evidence.clients.get(self.id())?;
+        let stand_in = self.evidence.stand_ins.get(self.id());
+        let client = self.storage.probe.client.as_ref().map_or("no client", |client| client.name());
+        let looked = answer.as_ref().map(|answer| {
+            let count = answer.identified.values().filter(|seen| seen.is_ok()).count();
+            format!("looked at {count} images on the servers themselves")
+        });
+        let Some(why) = stand_in.map(|stand_in| &stand_in.why).or(answer.as_ref().err()) else {
+            return Some(ClientNote { client, verdict: Verdict::Pass, seen: looked.ok()?, remedy: None });
         };
-        Some(ClientNote { client: self.client_name(), verdict, seen, remedy })
+        let instead = match (stand_in, &looked) {
+            (Some(_), Ok(seen)) => format!("{} {seen}", self.client_name()),
+            (Some(_), Err(second)) => format!("{}: {}", self.client_name(), second.reason()),
+            (None, _) => "the hypervisors' own proofs stand alone".to_owned(),
+        };
+        let verdict = match (why, stand_in, &looked) {
+            (NoClient::LetIn { .. }, ..) => Verdict::Fail,
+            (NoClient::NotApplicable { .. }, None, _) => Verdict::NotApplicable,
+            (NoClient::NotApplicable { .. }, Some(_), Ok(_)) => Verdict::Pass,
+            _ => Verdict::Unknown,
+        };
+        let seen = format!("{}; {instead}", why.reason());
+        Some(ClientNote { client, verdict, seen, remedy: why.remedy().map(str::to_owned) })
+    }
+
+    /// An export that lets in whom the file does not name.
+    fn let_in(&self) -> Option<Finding> {
+        let answer = self.evidence.clients.get(self.id()).and_then(|answer| answer.as_ref().err());
+        let why = self.evidence.stand_ins.get(self.id()).map(|stand_in| &stand_in.why).or(answer)?;
+        let NoClient::LetIn { reason, remedy } = why else { return None };
+        let finding = Finding::new(Severity::Error, FindingCode::ExportOpen, self.subject(), reason.clone());
+        Some(finding.remedy(remedy.clone()))
     }
 
     /// Probe files that could not be removed.
@@ -231,6 +256,7 @@ fn code_of(said: &str, otherwise: FindingCode) -> FindingCode {
     [
         ("Read-only file system", FindingCode::ReadOnlyMount),
         ("Input/output error", FindingCode::ImageUnreadable),
+        ("Stale file handle", FindingCode::StaleHandle),
         ("No such file or directory", FindingCode::ImageMissing),
         ("Permission denied", FindingCode::AccessDenied),
         ("Operation not permitted", FindingCode::AccessDenied),

@@ -136,7 +136,9 @@ impl Matrix {
     /// The worst verdict of all cells.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        self.cells.iter().map(Cell::verdict).max().unwrap_or(Verdict::NotApplicable)
+        // A client that could not look is no proof against anything; one that was let in against the file's word is.
+        let open = self.clients.values().map(|note| note.verdict).filter(|verdict| *verdict == Verdict::Fail);
+        self.cells.iter().map(Cell::verdict).chain(open).max().unwrap_or(Verdict::NotApplicable)
     }
 
     /// All findings, each once, sorted by severity (worst first), host and code.

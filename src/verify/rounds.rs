@@ -9,17 +9,21 @@ mod direct;
 
 use std::collections::BTreeMap;
 
-use super::evidence::{Evidence, Fact, HostEvidence, MountedEvidence, Scope, ScopedStorage};
+use super::evidence::{Evidence, Fact, HostEvidence, MountedEvidence, Scope, ScopedStorage, StandIn};
 use super::{Clients, VerifyEvent};
 use crate::host::Fleet;
 use crate::libvirt::{pools, qemu_conf};
 use crate::model::{Answer, Cancel, ClusterName, HostId, Observations, Query, StorageId, Unknown};
 use crate::observe::{Batches, observe};
+use crate::storage::keeper;
 use crate::storage::mount_probe::seen::NoFacts;
 use crate::storage::mount_probe::{self, Actor, Reading, Rival, mount_table, seen};
-use crate::storage::probe::{ClientAnswer, ClientRequest, GlusterVolume, MountedDirectory, NoClient, Way};
+use crate::storage::probe::{
+    ClientAnswer, ClientRequest, DirectDirectory, Keeper, MountedDirectory, NoClient, Probe, Way,
+};
 
-type ClientAnswers = BTreeMap<StorageId, Result<ClientAnswer, NoClient>>;
+/// What was seen of a storage at its servers, and who stood in for the client on this machine.
+type ServerSide = (Result<ClientAnswer, NoClient>, Option<StandIn>);
 
 const ROUNDS: [&str; 4] =
     ["write and lock", "read, compare and try the locks", "let go of the locks", "clean up"];
@@ -94,13 +98,13 @@ impl<'a> Rounds<'a> {
     fn mounted(&self) -> impl Iterator<Item = (&'a ScopedStorage, &'a MountedDirectory)> + use<'a> {
         self.scope.storages.iter().filter_map(|storage| match &storage.probe.way {
             Way::Mounted(directory) => Some((storage, directory)),
-            Way::GlusterDirect(_) => None,
+            Way::Direct(_) => None,
         })
     }
 
-    fn direct(&self) -> impl Iterator<Item = (&'a ScopedStorage, &'a GlusterVolume)> + use<'a> {
+    fn direct(&self) -> impl Iterator<Item = (&'a ScopedStorage, &'a DirectDirectory)> + use<'a> {
         self.scope.storages.iter().filter_map(|storage| match &storage.probe.way {
-            Way::GlusterDirect(volume) => Some((storage, volume)),
+            Way::Direct(directory) => Some((storage, directory)),
             Way::Mounted(_) => None,
         })
     }
@@ -113,14 +117,49 @@ impl<'a> Rounds<'a> {
         self.scope.hosts.iter().map(|host| self.probe(host)).collect()
     }
 
-    /// Asks the protocol clients of some storages, all at once.
-    fn look(&self, requests: BTreeMap<StorageId, ClientRequest>) -> ClientAnswers {
+    /// Looks at some storages at their servers, all at once.
+    fn look(&self, requests: BTreeMap<StorageId, ClientRequest>) -> BTreeMap<StorageId, ServerSide> {
         let asked: Vec<StorageId> = requests.keys().cloned().collect();
-        let client = |id: &StorageId| {
-            self.scope.storages.iter().find(|storage| storage.probe.storage == *id)?.probe.client.as_ref()
+        let probe = |id: &StorageId| {
+            let mut storages = self.scope.storages.iter();
+            Some(&storages.find(|storage| storage.probe.storage == *id)?.probe)
         };
-        let answers = self.fleet.each(&asked, |id| Some(self.clients.look(client(id)?, &requests[id])));
+        let answers = self.fleet.each(&asked, |id| self.look_at(probe(id)?, &requests[id]));
         answers.into_iter().filter_map(|(id, answer)| Some((id, answer?))).collect()
+    }
+
+    /// A client only looks: files are made and removed by the server that keeps them, where there is one.
+    fn look_at(&self, probe: &Probe, request: &ClientRequest) -> Option<ServerSide> {
+        let Some(keeper) = &probe.keeper else {
+            return Some((self.clients.look(probe.client.as_ref()?, request), None));
+        };
+        if !(request.create.is_empty() && request.remove.is_empty()) {
+            return Some((self.ask_keeper(keeper, request), None));
+        }
+        match probe.client.as_ref().map(|client| self.clients.look(client, request)) {
+            Some(Ok(answer)) => Some((Ok(answer), None)),
+            Some(Err(why)) => {
+                let stand_in = StandIn { host: keeper.host.clone(), why };
+                Some((self.ask_keeper(keeper, request), Some(stand_in)))
+            }
+            None => Some((self.ask_keeper(keeper, request), None)),
+        }
+    }
+
+    fn ask_keeper(&self, keeper: &Keeper, request: &ClientRequest) -> Result<ClientAnswer, NoClient> {
+        let query = keeper::query(keeper, request);
+        let seen = self.ask([(keeper.host.clone(), vec![query.clone()])].into());
+        match seen.answer(&keeper.host, &query) {
+            Ok(answer) => keeper::read(answer),
+            Err(unknown) => Err(NoClient::Failed { reason: unknown.to_string() }),
+        }
+    }
+
+    fn take(&mut self, looked: BTreeMap<StorageId, ServerSide>) {
+        for (id, (answer, stand_in)) in looked {
+            self.evidence.stand_ins.extend(stand_in.map(|stand_in| (id.clone(), stand_in)));
+            self.evidence.clients.insert(id, answer);
+        }
     }
 
     /// Round 1.
@@ -141,7 +180,7 @@ impl<'a> Rounds<'a> {
             .iter()
             .map(|host| (host.clone(), facts.iter().cloned().chain(writes(host).into_values()).collect()))
             .collect();
-        let create = |(storage, _): (&ScopedStorage, &GlusterVolume)| {
+        let create = |(storage, _): (&ScopedStorage, &DirectDirectory)| {
             (
                 storage.probe.storage.clone(),
                 ClientRequest { create: self.probes(), ..ClientRequest::default() },
@@ -181,7 +220,7 @@ impl<'a> Rounds<'a> {
         });
         let hosts = hosts.collect();
         self.evidence.hosts = hosts;
-        self.evidence.clients = clients;
+        self.take(clients);
     }
 
     fn evidence(&self, host: &HostId, storage: &StorageId) -> Option<&MountedEvidence> {
@@ -265,7 +304,7 @@ impl<'a> Rounds<'a> {
             let seen = self.ask(batches);
             (seen, clients.join().unwrap_or_default())
         });
-        self.evidence.clients.extend(clients);
+        self.take(clients);
         for (storage, directory) in self.mounted() {
             let id = &storage.probe.storage;
             let rivals = self.rivals(id);
@@ -327,15 +366,14 @@ impl<'a> Rounds<'a> {
                 }
             }
         }
-        let made = |id: &StorageId| matches!(self.evidence.clients.get(id), Some(Ok(_)));
-        let files =
-            |id: &StorageId| (id.clone(), ClientRequest { remove: self.probes(), ..Default::default() });
-        let requests: BTreeMap<_, _> = self
-            .direct()
-            .map(|(storage, _)| &storage.probe.storage)
-            .filter(|id| made(id))
-            .map(files)
-            .collect();
+        let made = |probe: &Probe| {
+            probe.keeper.is_some() || matches!(self.evidence.clients.get(&probe.storage), Some(Ok(_)))
+        };
+        let files = |probe: &Probe| {
+            (probe.storage.clone(), ClientRequest { remove: self.probes(), ..Default::default() })
+        };
+        let probes = self.direct().map(|(storage, _)| &storage.probe);
+        let requests: BTreeMap<_, _> = probes.filter(|probe| made(probe)).map(files).collect();
         let (seen, _) = (self.ask(self.batches(asked.iter())), self.look(requests));
         for ((host, id), query) in &asked {
             let removed = fact(&seen, host, query, seen::removed);

@@ -22,7 +22,8 @@ use stor::spec::{
     Accel, Autostart, Cluster, Elevation, GuestDefinition, GuestEntry, GuestShape, HostSpec, ImageEntry,
     KernelBoot, MigrationPolicy, OnTimeout, Role, SshSpec,
 };
-use stor::storage::gluster::spec::{Access, Arbiter, Brick, Force};
+use stor::storage::gluster::spec::{Arbiter, Brick, Force};
+use stor::storage::spec::Access;
 use stor::storage::spec::{GlusterSpec, StorageSpec};
 
 pub const MOUNT: &str = "/var/lib/libvirt/images/gfs";

@@ -8,8 +8,9 @@ use stor::host::fake::{FakeHost, Faults, Files, answer, failure};
 use stor::host::{Fleet, Host};
 use stor::model::{AbsPath, Answer, Cancel, ClusterName, Command, HostId, ImageFormat, ImageId, StorageId};
 use stor::spec::{Cluster, Elevation, HostSpec, ImageEntry, MigrationPolicy, OnTimeout, Role, SshSpec};
-use stor::storage::gluster::spec::{Access, Arbiter, Brick, Force, GlusterSpec};
+use stor::storage::gluster::spec::{Arbiter, Brick, Force, GlusterSpec};
 use stor::storage::probe::{Client, ClientAnswer, ClientRequest, Identity, NoClient};
+use stor::storage::spec::Access;
 use stor::storage::spec::StorageSpec;
 use stor::verify::{Clients, Matrix, verify_scope};
 

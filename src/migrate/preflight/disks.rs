@@ -2,11 +2,9 @@
 
 use super::GuestFacts;
 use crate::libvirt::domain_xml::{DiskAccess, DiskSource, DiskSummary};
-use crate::migrate::facts::{FileFacts, HostFacts, Mount, disk_path, mount_of};
+use crate::migrate::facts::{FileFacts, HostFacts, Mount, disk_path};
 use crate::model::{Finding, FindingCode, Severity};
 use crate::spec::Cluster;
-use crate::storage::gluster::spec::Access;
-use crate::storage::spec::StorageSpec;
 
 /// File systems that libvirt takes as shared (`virFileIsSharedFSType`), by the type that `findmnt` shows.
 const SHARED: [&str; 13] = [
@@ -220,11 +218,8 @@ fn shown(file: &FileFacts) -> String {
 /// The pool on a storage of the cluster file, where it has one.
 pub(super) fn pools(guest: &GuestFacts, to: &HostFacts, cluster: &Cluster, out: &mut Vec<Finding>) {
     for (id, storage) in &cluster.storage {
-        let StorageSpec::Gluster(gluster) = storage;
-        if gluster.access == Access::Direct {
-            continue;
-        }
-        let below = format!("{}/", mount_of(storage));
+        let Some(mount) = storage.mounted_at() else { continue };
+        let below = format!("{mount}/");
         let on_it = |disk: &&DiskSummary| {
             disk_path(&disk.source, cluster).is_some_and(|path| path.starts_with(&below))
         };

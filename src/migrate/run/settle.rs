@@ -11,8 +11,8 @@ use crate::migrate::facts::disk_path;
 use crate::migrate::monitor::AbortReason;
 use crate::migrate::outcome::{Figures, MovePlan, Outcome, Outside, Verdict};
 use crate::migrate::outside::Ping;
+use crate::migrate::receipt;
 use crate::migrate::strategy::{Arrival, Strategy, choose};
-use crate::migrate::{facts, receipt};
 use crate::model::{GuestId, HostId};
 use crate::spec::{Autostart, GuestDefinition};
 
@@ -73,7 +73,12 @@ impl Run<'_> {
         let paths: Vec<String> =
             summary.disks.iter().filter_map(|disk| disk_path(&disk.source, self.site.cluster)).collect();
         let uses = |mount: &str| paths.iter().any(|path| path.starts_with(&format!("{mount}/")));
-        let pools = self.site.cluster.storage.iter().filter(|(_, storage)| uses(facts::mount_of(storage)));
+        let pools = self
+            .site
+            .cluster
+            .storage
+            .iter()
+            .filter(|(_, storage)| storage.mounted_at().is_some_and(|place| uses(place.as_str())));
         let refresh =
             |pool: &str| self.site.connector.open(self.to).and_then(|target| target.refresh_pool(pool));
         pools.filter_map(|(id, _)| refresh(id.as_str()).err()).map(|error| error.to_string()).collect()

@@ -45,7 +45,7 @@ fn image(
         None => None,
         Some(at) => {
             if let Some(id) = storage.as_ref().map(|storage| &storage.value)
-                && resolved.get(id).is_some_and(|storage| !storage.is_mounted())
+                && resolved.get(id).is_some_and(|storage| !storage.takes_sources())
             {
                 problems.add(|| {
                     let message = format!("{subject}: storage {id} is mounted nowhere, so nothing can be copied into it");

@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::spec::{Access, Arbiter, Force, GlusterSpec};
+use super::spec::{Arbiter, Force, GlusterSpec};
 use crate::model::{AbsPath, ClusterName, Command, HostId, StorageId};
 use crate::spec::Cluster;
 use crate::storage::mount_unit::MountUnit;
 use crate::storage::packages::Need;
+use crate::storage::spec::Access;
 
 /// The daemon of every storage server.
 pub const DAEMON: &str = "glusterd.service";
@@ -157,8 +158,8 @@ pub fn create(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec) -> Command 
         command = command.args(["arbiter", "1"]);
     }
     command = command.args(["transport", "tcp"]);
-    command =
-        command.args(spec.bricks.iter().map(|brick| brick_name(address(cluster, &brick.host), &brick.path)));
+    command = command
+        .args(spec.bricks.iter().map(|brick| brick_name(cluster.address_of(&brick.host), &brick.path)));
     if spec.force == Force::Yes { command.arg("force") } else { command }
 }
 
@@ -250,13 +251,7 @@ pub fn server_ids(spec: &GlusterSpec) -> Vec<&HostId> {
 /// The addresses of [`server_ids`].
 #[must_use]
 pub fn servers<'a>(cluster: &'a Cluster, spec: &GlusterSpec) -> Vec<&'a str> {
-    server_ids(spec).into_iter().map(|id| address(cluster, id)).collect()
-}
-
-/// A host's address.
-#[must_use]
-pub fn address<'a>(cluster: &'a Cluster, id: &HostId) -> &'a str {
-    cluster.hosts.get(id).map_or("", |host| host.address.as_str())
+    server_ids(spec).into_iter().map(|id| cluster.address_of(id)).collect()
 }
 
 /// The mount on a hypervisor: the first server hands out the volume's description, the others do when it is down.
@@ -283,7 +278,7 @@ pub fn mount_unit(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec) -> Moun
 /// the slash.
 #[must_use]
 pub fn mount_sources(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec) -> BTreeSet<String> {
-    let names = server_ids(spec).into_iter().flat_map(|host| [address(cluster, host), host.as_str()]);
+    let names = server_ids(spec).into_iter().flat_map(|host| [cluster.address_of(host), host.as_str()]);
     names.flat_map(|name| [format!("{name}:/{id}"), format!("{name}:{id}")]).collect()
 }
 

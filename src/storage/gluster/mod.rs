@@ -4,7 +4,6 @@
 //! parts; see `facts` for what is asked, `plan` for what is decided, `commands` for what is run.
 
 pub mod commands;
-pub mod direct_probe;
 pub mod facts;
 pub mod gfapi;
 pub mod health;
@@ -15,10 +14,11 @@ pub mod spec;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use self::spec::{Access, Arbiter, Brick, GlusterSpec};
+use self::spec::{Arbiter, Brick, GlusterSpec};
 use super::health::Health;
-use super::mount_probe::{self, mount_table};
+use super::mount_client;
 use super::probe::Probe;
+use super::spec::Access;
 use super::{Attached, Backend};
 use crate::guard::{Opening, Protocol};
 use crate::model::{
@@ -107,17 +107,8 @@ impl Backend for Gluster<'_> {
         if self.spec.access == Access::Direct {
             return Ok(Attached::Remote);
         }
-        let table = mount_table::parse(&seen.answer(host, &mount_probe::mounts())?.stdout);
-        Ok(match mount_table::at(&table, &self.spec.mount) {
-            None => Attached::No,
-            Some(mount)
-                if mount.fs_type == commands::KERNEL_TYPE
-                    && commands::mount_sources(self.cluster, self.id, self.spec).contains(&mount.source) =>
-            {
-                Attached::Yes
-            }
-            Some(mount) => Attached::Other(mount.to_string()),
-        })
+        let sources = commands::mount_sources(self.cluster, self.id, self.spec);
+        mount_client::attached(seen, host, &self.spec.mount, commands::KERNEL_TYPE, &sources)
     }
 
     fn openings(&self, host: &HostId) -> Vec<Opening> {

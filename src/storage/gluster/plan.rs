@@ -11,13 +11,14 @@ mod volume;
 pub(super) use clients::queries as client_queries;
 
 use super::commands;
-use super::spec::{Access, GlusterSpec};
+use super::spec::GlusterSpec;
 use crate::model::{
     Blocked, Finding, FindingCode, HostId, Observations, Owned, Proposal, ResourceId, ResourceKind, Severity,
     StorageId, Wave,
 };
 use crate::spec::{Cluster, Role};
 use crate::storage::mount_client;
+use crate::storage::spec::Access;
 
 /// One storage entry with everything that planning for it looks at.
 #[derive(Clone, Copy)]
@@ -107,7 +108,7 @@ pub(super) fn claims(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec, host
     }
     if servers.first() == Some(&host) {
         claims.push(volume::owned(id));
-        claims.extend(servers[1..].iter().map(|other| servers::peer(commands::address(cluster, other))));
+        claims.extend(servers[1..].iter().map(|other| servers::peer(cluster.address_of(other))));
     }
     let uses = cluster.hosts.get(host).is_some_and(|host| host.role == Role::Hypervisor);
     if uses && spec.access == Access::Mount {

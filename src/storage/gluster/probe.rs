@@ -6,20 +6,21 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::net::{IpAddr, ToSocketAddrs as _, UdpSocket};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::commands;
 use super::gfapi::{self, Volume};
-use super::spec::{Access, GlusterSpec};
+use super::spec::GlusterSpec;
 use crate::host::local;
 use crate::model::{Command, Stdin, StorageId};
 use crate::spec::Cluster;
 use crate::storage::probe::{
-    Client, ClientAnswer, ClientRequest, GlusterVolume, Identity, MountedDirectory, NoClient, Probe, Way,
+    Client, ClientAnswer, ClientRequest, DirectDirectory, GlusterVolume, Identity, MountedDirectory,
+    NoClient, Probe, Way, names, own_address,
 };
+use crate::storage::spec::Access;
 
 /// The hidden argument with which stor starts itself as libgfapi's process.
 pub const CHILD: &str = "__gfapi";
@@ -45,9 +46,13 @@ pub fn describe(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec) -> Probe 
             identity: Some("glusterfs.gfid.string"),
             split_brain: Some("replica.split-brain-status"),
         }),
-        Access::Direct => Way::GlusterDirect(volume.clone()),
+        Access::Direct => Way::Direct(DirectDirectory {
+            before: format!("gluster://{}/{id}/", volume.servers.first().map_or("", String::as_str)),
+            after: String::new(),
+            kind: "GlusterFS",
+        }),
     };
-    Probe { storage: id.clone(), way, client: Some(Client::Gfapi { volume, allowed }) }
+    Probe { storage: id.clone(), way, client: Some(Client::Gfapi { volume, allowed }), keeper: None }
 }
 
 /// What the child is told.
@@ -67,7 +72,7 @@ pub fn look(
     request: &ClientRequest,
 ) -> Result<ClientAnswer, NoClient> {
     let failed = |reason: String| NoClient::Failed { reason };
-    if let Some(here) = own_address(volume)
+    if let Some(here) = own_address(&volume.servers, GLUSTERD_PORT)
         && !allowed.iter().any(|address| names(address, here))
     {
         return Err(NoClient::NotApplicable {
@@ -109,25 +114,6 @@ enum Reply {
     Seen(ClientAnswer),
     NotInstalled(String),
     Failed(String),
-}
-
-/// The address from which this machine talks to the volume's servers; sends nothing.
-fn own_address(volume: &GlusterVolume) -> Option<IpAddr> {
-    volume.servers.iter().find_map(|server| {
-        let target = (server.as_str(), GLUSTERD_PORT).to_socket_addrs().ok()?.next()?;
-        let any: IpAddr = if target.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-        let socket = UdpSocket::bind((any, 0)).ok()?;
-        socket.connect(target).ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    })
-}
-
-/// Tells whether an entry of `auth.allow` lets an address in: the address, a name of it, or a pattern with `*`.
-fn names(entry: &str, address: IpAddr) -> bool {
-    if let Some((start, _)) = entry.split_once('*') {
-        return address.to_string().starts_with(start);
-    }
-    (entry, 0).to_socket_addrs().is_ok_and(|mut all| all.any(|found| found.ip() == address))
 }
 
 /// The child's whole life: reads a job, prints a reply, ends the process.
@@ -242,13 +228,6 @@ fn map<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_entry_lets_in_its_own_address_or_those_of_its_pattern() {
-        let here: IpAddr = [10, 77, 0, 1].into();
-        assert!(names("10.77.0.1", here) && names("10.77.*", here) && names("*", here));
-        assert!(!names("10.77.0.11", here) && !names("10.78.*", here));
-    }
 
     #[test]
     fn a_refusal_is_found_in_the_log_among_later_errors() {

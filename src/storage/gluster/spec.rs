@@ -13,6 +13,7 @@ use crate::spec::input::{At, Entries, Scalar, Text};
 use crate::spec::problem::Problem;
 use crate::spec::scalar::{Address, ScalarError};
 use crate::spec::{Declared, number};
+use crate::storage::spec::{Access, resolve_mount};
 
 /// A replicated GlusterFS volume, named like its storage entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,17 +52,6 @@ pub enum Arbiter {
     No,
     /// The last brick of each replica set holds metadata only.
     Yes,
-}
-
-/// How hypervisors reach the volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(inline)]
-pub enum Access {
-    /// FUSE mount and a directory pool on it.
-    Mount,
-    /// QEMU's libgfapi; nothing mounted, no pool.
-    Direct,
 }
 
 /// Whether `force` is passed to `gluster volume create`.
@@ -198,7 +188,7 @@ impl RawGluster {
         }
         let bricks = self.resolve_bricks(id, replica, declared);
         let access = self.access.unwrap_or(Access::Mount);
-        let mount = self.resolve_mount(id, access, declared);
+        let mount = resolve_mount(self.mount.as_ref(), id, access, declared);
         let allow = self.allow.iter().flatten();
         let allow: Vec<Option<Address>> =
             allow.map(|word| word.parse(format_args!("storage {id}: allow"), declared.problems)).collect();
@@ -251,27 +241,6 @@ impl RawGluster {
             one_host_each(id, set, declared);
         }
         bricks.into_iter().map(|brick| brick.map(|at| at.value.0)).collect()
-    }
-
-    fn resolve_mount(&self, id: &StorageId, access: Access, declared: &mut Declared<'_>) -> Option<AbsPath> {
-        let place = self.mount.as_ref().map_or(declared.place, |word| word.place);
-        let subject = format!("storage {id}: mount");
-        let mount = match &self.mount {
-            None => AbsPath::new(format!("/var/lib/libvirt/images/{id}")).ok(),
-            Some(word) => {
-                if access == Access::Direct {
-                    declared.problems.add(|| {
-                        Problem::new(place, format!("{subject}: nothing is mounted with access: direct"))
-                            .hint("remove the key, or write access: mount")
-                    });
-                }
-                word.parse(&subject, declared.problems)
-            }
-        }?;
-        if access == Access::Mount {
-            declared.space.mount(&mount, place, format!("storage {id}"), declared.problems);
-        }
-        Some(mount)
     }
 }
 

@@ -4,8 +4,9 @@
 # sources (separated by blanks), else prints `refused REASON` and exits 10. Everything after it works relative to the
 # directory that was entered, so nothing that is mounted or unmounted meanwhile can redirect a write.
 enter() {
+    here=$(stat -L -c %d -- "$1" 2>&1) || { echo "refused $here"; exit 10; }
     cd -P -- "$1" 2>/dev/null || { echo "refused no directory $1"; exit 10; }
-    here=$(stat -c %d .) || { echo "refused cannot stat $1"; exit 10; }
+    here=$(stat -c %d . 2>&1) || { echo "refused $here"; exit 10; }
     there="not a mount point"
     while read -r _ _ device root point _ rest; do
         [ "$point" = "$PWD" ] || continue

@@ -1,16 +1,16 @@
-//! A volume that QEMU reaches itself: nothing is mounted, so the proofs go through QEMU's own tools and libgfapi.
+//! Storage that QEMU reaches itself: nothing is mounted, so the proofs go through QEMU's own tools and the servers.
 
 use super::{View, code_of, listed};
 use crate::model::{Finding, FindingCode, HostId, ResourceId, ResourceKind, Severity};
-use crate::storage::gluster::direct_probe::DirectSeen;
+use crate::storage::direct_probe::DirectSeen;
 use crate::verify::evidence::ScopedImage;
 use crate::verify::matrix::{Cell, Check, CheckKind, Verdict};
 
-/// All cells of one volume.
-pub(super) fn cells(view: &View<'_>) -> Vec<Cell> {
+/// All cells of one storage.
+pub(super) fn cells(view: &View<'_>, kind: &str) -> Vec<Cell> {
     let mut cells = Vec::new();
     for host in &view.scope.hosts {
-        let absent = |kind| Check::new(kind, Verdict::NotApplicable, "QEMU reaches the volume itself");
+        let absent = |kind| Check::new(kind, Verdict::NotApplicable, "QEMU reaches the storage itself");
         let nonce = nonce(view, host);
         let mut cell = |image: Option<&ScopedImage>| {
             let (identity, access) = match image {
@@ -20,8 +20,11 @@ pub(super) fn cells(view: &View<'_>) -> Vec<Cell> {
                     (none(CheckKind::Identity), none(CheckKind::Access))
                 }
             };
-            let lock =
-                Check::new(CheckKind::Lock, Verdict::NotApplicable, "QEMU's GlusterFS client takes no locks");
+            let lock = Check::new(
+                CheckKind::Lock,
+                Verdict::NotApplicable,
+                format!("QEMU's {kind} client takes no locks"),
+            );
             cells.push(Cell {
                 storage: view.id().clone(),
                 image: image.map(|image| image.id.clone()),
@@ -44,12 +47,9 @@ pub(super) fn cells(view: &View<'_>) -> Vec<Cell> {
     cells
 }
 
-/// What the user has to know about a volume without locks.
-pub(super) fn advice(view: &View<'_>) -> Finding {
-    let message = format!(
-        "storage {}: QEMU's GlusterFS client takes no locks, so nothing refuses a second writer",
-        view.id()
-    );
+/// What the user has to know about storage without locks.
+pub(super) fn advice(view: &View<'_>, kind: &str) -> Finding {
+    let message = format!("QEMU's {kind} client takes no locks, so nothing refuses a second writer");
     Finding::new(Severity::Advice, FindingCode::LockNotHonoured, view.subject(), message)
         .remedy("set `access: mount` for this storage")
 }
@@ -89,7 +89,7 @@ fn identity(view: &View<'_>, image: &ScopedImage, host: &HostId) -> Check {
         return view
             .failed(KIND, host, FindingCode::ImageSizeDiffers, message)
             .about(ResourceId::new(ResourceKind::Image, &image.id))
-            .remedy("see whether all hosts use the same servers and volume");
+            .remedy("see whether all hosts use the same server");
     }
     let client = view.client().and_then(|seen| seen.identified.get(&image.file)?.as_ref().ok());
     match client {
@@ -104,7 +104,7 @@ fn identity(view: &View<'_>, image: &ScopedImage, host: &HostId) -> Check {
         None => Check::new(
             KIND,
             Verdict::Unknown,
-            format!("{own} on every host; libgfapi could not say which file it is"),
+            format!("{own} on every host; the servers could not say which file it is"),
         ),
     }
 }
@@ -123,7 +123,7 @@ fn access(view: &View<'_>, image: &ScopedImage, host: &HostId) -> Check {
             view.failed(KIND, host, code_of(said, FindingCode::AccessDenied), message)
                 .about(ResourceId::new(ResourceKind::Image, &image.id))
                 .evidence([said.clone()])
-                .remedy("see whether the volume is started and lets this host in, and who owns the image")
+                .remedy("see whether the server runs and lets this host in, and who owns the image")
         }
     }
 }
@@ -135,7 +135,7 @@ fn nonce(view: &View<'_>, host: &HostId) -> Check {
         Err(check) => return *check,
     };
     let Some(client) = view.client() else {
-        return Check::new(KIND, Verdict::Unknown, "no probe file: libgfapi cannot be used on this machine");
+        return Check::new(KIND, Verdict::Unknown, "no probe file: none could be made at the servers");
     };
     match &looked.written {
         Some(Ok(())) => {}
@@ -144,7 +144,7 @@ fn nonce(view: &View<'_>, host: &HostId) -> Check {
             return view
                 .failed(KIND, host, code_of(said, FindingCode::ProbeFailed), message)
                 .evidence([said.clone()])
-                .remedy("see whether the volume is started and lets this host in");
+                .remedy("see whether the server runs and lets this host in");
         }
         None => return Check::new(KIND, Verdict::Unknown, "no probe file was written"),
     }
@@ -161,9 +161,9 @@ fn nonce(view: &View<'_>, host: &HostId) -> Check {
         .clone()
         .filter_map(|other| wrong(&reader, other, looked.nonces.get(&view.probe_file(other))))
         .collect();
-    blind.extend(wrong(view.client_name(), host, client.read.get(&view.probe_file(host))));
+    blind.extend(wrong(&view.client_name(), host, client.read.get(&view.probe_file(host))));
     if blind.is_empty() {
-        let with = listed(writers.map(ToString::to_string).chain([view.client_name().to_owned()]));
+        let with = listed(writers.map(ToString::to_string).chain([view.client_name()]));
         return Check::new(KIND, Verdict::Pass, format!("exchanged with {with}"));
     }
     view.failed(
@@ -173,5 +173,5 @@ fn nonce(view: &View<'_>, host: &HostId) -> Check {
         format!("host {host}: what is written on one host is not read on the other"),
     )
     .evidence(blind)
-    .remedy("see whether all hosts use the same servers and volume")
+    .remedy("see whether all hosts use the same server")
 }

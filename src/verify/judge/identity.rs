@@ -86,7 +86,7 @@ fn compare(view: &View<'_>, image: &ScopedImage, host: &HostId, own: &Identity) 
     // The servers themselves are right; without their word, two hosts that differ are both in doubt.
     let strangers: Vec<String> = match client {
         Some(truth) if truth.same_file(own) => Vec::new(),
-        Some(_) => vec![view.client_name().to_owned()],
+        Some(_) => vec![view.client_name()],
         None => {
             others.iter().filter(|(_, seen)| !seen.same_file(own)).map(|(host, _)| host.to_string()).collect()
         }
@@ -107,7 +107,7 @@ fn compare(view: &View<'_>, image: &ScopedImage, host: &HostId, own: &Identity) 
     }
     let mut same: Vec<String> =
         others.iter().filter(|(_, seen)| seen.same_file(own)).map(|(host, _)| host.to_string()).collect();
-    same.extend(client.map(|_| view.client_name().to_owned()));
+    same.extend(client.map(|_| view.client_name()));
     let alone = view.scope.hosts.len() > 1 && same.is_empty();
     Ok(match alone {
         true => Check::new(KIND, Verdict::Unknown, format!("{own}; no other host could be compared")),

@@ -45,6 +45,12 @@ pub(super) fn mounted(view: &View<'_>, directory: &MountedDirectory, host: &Host
                 listed(&directory.sources)
             ))
         }
+        Some(Err(NoFacts::Refused(what))) if what.contains("Stale file handle") => {
+            let message = format!("host {host}: the server no longer knows what is mounted at {path}");
+            wrong(FindingCode::StaleHandle, message).evidence([mount.to_string(), what.clone()]).remedy(format!(
+                "shut down the guests that use it on host {host}, then `umount -l {path}` and `stor apply`"
+            ))
+        }
         // The table agrees, but the directory entered was another one: changed in between, or st_dev differs.
         Some(Err(NoFacts::Refused(what))) => {
             wrong(FindingCode::WrongMount, format!("host {host}: entering {path} led elsewhere: {what}"))

@@ -48,7 +48,7 @@ pub(super) fn nonce(view: &View<'_>, host: &HostId) -> Check {
             .remedy("the hosts do not share this storage, or a cache is stale: compare what is mounted");
     }
     let by: Vec<String> =
-        others.iter().map(ToString::to_string).chain(client.map(|_| view.client_name().to_owned())).collect();
+        others.iter().map(ToString::to_string).chain(client.map(|_| view.client_name())).collect();
     let alone = view.scope.hosts.len() == 1;
     match (by.is_empty(), alone) {
         (true, true) => Check::new(KIND, Verdict::NotApplicable, "the only hypervisor"),

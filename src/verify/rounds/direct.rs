@@ -1,12 +1,12 @@
-//! The rounds of volumes that QEMU reaches itself: the probe files are made and removed by libgfapi on this machine, written
-//! and read by QEMU's own tool on the hypervisors.
+//! The rounds of storage that QEMU reaches itself: the probe files are made and removed at the server, written and read by
+//! QEMU's own tool on the hypervisors.
 
 use std::collections::BTreeMap;
 
 use super::super::evidence::HostEvidence;
 use super::{Rounds, fact};
 use crate::model::{HostId, Observations, Query, StorageId};
-use crate::storage::gluster::direct_probe;
+use crate::storage::direct_probe;
 use crate::storage::mount_probe::seen::NoFacts;
 use crate::storage::probe::ClientRequest;
 
@@ -14,7 +14,7 @@ impl Rounds<'_> {
     /// Round 2 of volumes that QEMU reaches itself: open the images, write the own nonce.
     pub(super) fn direct_writes(&self) -> BTreeMap<(HostId, StorageId), Query> {
         let mut asked = BTreeMap::new();
-        for (storage, volume) in self.direct() {
+        for (storage, directory) in self.direct() {
             let id = &storage.probe.storage;
             let images: Vec<String> = storage.images.iter().map(|image| image.file.clone()).collect();
             for host in self.reachable() {
@@ -22,7 +22,7 @@ impl Rounds<'_> {
                 let made = self.evidence.clients.get(id).and_then(|client| client.as_ref().ok());
                 let made = made.is_some_and(|seen| matches!(seen.created.get(&file), Some(Ok(()))));
                 let own = made.then_some((file.as_str(), nonce.as_str()));
-                let query = direct_probe::write(volume, self.actor(&host).as_ref(), own, &images);
+                let query = direct_probe::write(directory, self.actor(&host).as_ref(), own, &images);
                 asked.insert((host, id.clone()), query);
             }
         }
@@ -39,15 +39,15 @@ impl Rounds<'_> {
     pub(super) fn direct_read(&mut self, asked: &BTreeMap<(HostId, StorageId), Query>, wrote: &Observations) {
         let mut queries = BTreeMap::new();
         let mut requests = BTreeMap::new();
-        for (storage, volume) in self.direct() {
+        for (storage, directory) in self.direct() {
             let id = &storage.probe.storage;
             let files = self.probes();
-            // Without libgfapi there are no probe files to read.
+            // Where nobody could make probe files there are none to read.
             let made = matches!(self.evidence.clients.get(id), Some(Ok(_)));
             for host in self.reachable() {
                 let others: Vec<String> =
                     files.iter().filter(|file| made && **file != self.probe(&host)).cloned().collect();
-                let query = direct_probe::read(volume, self.actor(&host).as_ref(), &others);
+                let query = direct_probe::read(directory, self.actor(&host).as_ref(), &others);
                 queries.insert((host, id.clone()), query);
             }
             if made {
@@ -60,8 +60,8 @@ impl Rounds<'_> {
             return;
         }
         let read = self.ask(self.batches(queries.iter()));
-        let clients = self.look(requests);
-        self.evidence.clients.extend(clients);
+        let looked = self.look(requests);
+        self.take(looked);
         for (key, query) in asked {
             let (host, id) = key;
             let first = fact(wrote, host, query, direct_probe::seen);

@@ -37,7 +37,7 @@ pub(super) fn prepare(subject: &Subject<'_>, servers: &Servers<'_>, out: &mut Pr
         let Some(place) = facts.bricks.get(&brick.path) else { continue };
         let what = ResourceId::new(
             ResourceKind::Brick,
-            commands::brick_name(commands::address(subject.cluster, &brick.host), &brick.path),
+            commands::brick_name(subject.cluster.address_of(&brick.host), &brick.path),
         );
         match judge(subject, facts, &brick.path, place, tried) {
             Ok(Work::Nothing) => {}

@@ -1,12 +1,13 @@
 //! Hypervisors: packages; then, as `storage::mount_client` has it, mount and pool.
 
 use super::{Service, Subject, packages_of};
-use crate::libvirt::qemu_conf;
-use crate::model::{Difference, Effect, HostId, Proposal, Query, ResourceId, Step, StorageId, Wave};
+use crate::libvirt::{pool_xml, qemu_conf};
+use crate::model::{HostId, Proposal, Query, StorageId, Wave};
 use crate::storage::gluster::commands;
-use crate::storage::gluster::spec::{Access, GlusterSpec};
-use crate::storage::mount_client::{self, MountClient, Stop};
-use crate::storage::packages::{self, PackagesError};
+use crate::storage::gluster::spec::GlusterSpec;
+use crate::storage::mount_client::{self, MountClient, Stop, keep};
+use crate::storage::packages;
+use crate::storage::spec::Access;
 
 /// Everything that planning for a hypervisor wants answered.
 pub(in crate::storage::gluster) fn queries(id: &StorageId, spec: &GlusterSpec) -> Vec<Query> {
@@ -18,20 +19,17 @@ pub(in crate::storage::gluster) fn queries(id: &StorageId, spec: &GlusterSpec) -
     queries
 }
 
-impl From<PackagesError> for Stop {
-    fn from(error: PackagesError) -> Self {
-        match error {
-            PackagesError::Unknown(unknown) => unknown.into(),
-            other => Self::Refused(other.to_string(), Some("install GlusterFS's client by hand".to_owned())),
-        }
-    }
-}
-
 /// Plans for one hypervisor.
 pub(super) fn plan(subject: &Subject<'_>, host: &HostId, service: Service, out: &mut Proposal) {
     let Subject { cluster, id, spec, seen } = *subject;
-    let packages = install(subject, host, &mut out.steps);
-    if !keep(packages, (Wave::ClientPrerequisites, packages_of(host)), (subject, host), out) {
+    let installed = match packages::missing(seen, host, commands::client_needs(spec.access)) {
+        Ok((family, missing)) => {
+            out.steps.extend(packages::step(Wave::ClientPrerequisites, host, id, family, &missing));
+            Ok(())
+        }
+        Err(error) => Err(Stop::from(error)),
+    };
+    if !keep(installed, (Wave::ClientPrerequisites, packages_of(host)), (id, host), out) {
         return;
     }
     if spec.access == Access::Direct || service != Service::Coming {
@@ -43,38 +41,9 @@ pub(super) fn plan(subject: &Subject<'_>, host: &HostId, service: Service, out: 
     let (unit, sources, what) = (&unit, &sources, what.as_str());
     let client = MountClient { cluster, id, seen, host, what, unit, fs_type: commands::KERNEL_TYPE, sources };
     let mount = client.mount(&mut out.steps);
-    if !keep(mount, (Wave::Mount, client.mount_id()), (subject, host), out) {
+    if !keep(mount, (Wave::Mount, client.mount_id()), (id, host), out) {
         return;
     }
-    let pool = client.pool(&mut out.steps);
-    keep(pool, (Wave::Pool, client.pool_id()), (subject, host), out);
-}
-
-/// Notes why a part stopped; tells whether to go on.
-fn keep(
-    result: Result<(), Stop>,
-    (wave, what): (Wave, ResourceId),
-    (subject, host): (&Subject<'_>, &HostId),
-    out: &mut Proposal,
-) -> bool {
-    let Err(stop) = result else { return true };
-    out.blocked.push(stop.blocked(wave, what).on(host).serving(subject.id));
-    false
-}
-
-fn install(subject: &Subject<'_>, host: &HostId, steps: &mut Vec<Step>) -> Result<(), Stop> {
-    let needs = commands::client_needs(subject.spec.access);
-    let (family, missing) = packages::missing(subject.seen, host, needs)?;
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let effect = Effect::Run(packages::install(family, &missing));
-    let title = format!("install {}", missing.join(" "));
-    let mut step =
-        Step::new(Wave::ClientPrerequisites, host, packages_of(host), title, effect).serving(subject.id);
-    for name in missing {
-        step = step.because(Difference::new(format!("package.{name}"), "installed", "absent"));
-    }
-    steps.push(step);
-    Ok(())
+    let pool = client.pool(&pool_xml::dir_pool(id, &spec.mount), &mut out.steps);
+    keep(pool, (Wave::Pool, client.pool_id()), (id, host), out);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Service, Subject, bricks, packages_of, volume};
+use super::{Service, Subject, bricks, volume};
 use crate::model::{
     Blocked, Difference, Effect, Finding, FindingCode, HostId, Owned, OwnedKind, Proposal, Record,
     ResourceId, ResourceKind, Severity, Step, Wave,
@@ -122,17 +122,7 @@ fn unobserved(subject: &Subject<'_>, servers: &Servers<'_>, existing: Option<&Vo
 }
 
 fn prerequisites(subject: &Subject<'_>, id: &HostId, facts: &ServerFacts, out: &mut Proposal) {
-    if !facts.missing.is_empty() {
-        let names = facts.missing.join(" ");
-        let effect = Effect::Run(packages::install(facts.family, &facts.missing));
-        let mut step =
-            Step::new(Wave::Prerequisites, id, packages_of(id), format!("install {names}"), effect)
-                .serving(subject.id);
-        for name in &facts.missing {
-            step = step.because(Difference::new(format!("package.{name}"), "installed", "absent"));
-        }
-        out.steps.push(step);
-    }
+    out.steps.extend(packages::step(Wave::Prerequisites, id, subject.id, facts.family, &facts.missing));
     if facts.daemon.is_active() && facts.daemon.is_enabled() {
         return;
     }
@@ -163,7 +153,7 @@ pub(in crate::storage::gluster) fn peer(address: &str) -> Owned {
 fn join(subject: &Subject<'_>, servers: &Servers<'_>, out: &mut Proposal) {
     let first = servers.facts.get(servers.first).and_then(|facts| facts.said.as_ref());
     for id in servers.ids.iter().filter(|id| **id != servers.first) {
-        let address = commands::address(subject.cluster, id);
+        let address = subject.cluster.address_of(id);
         let Some(facts) = servers.facts.get(id) else { continue };
         let known = first.and_then(|first| find(first, facts.said.as_ref(), address));
         match (known, facts.said.as_ref()) {
@@ -198,7 +188,7 @@ fn meet(subject: &Subject<'_>, servers: &Servers<'_>, out: &mut Proposal) {
     let is_server = |peer: &Peer| {
         servers.ids.iter().any(|id| {
             let said = servers.facts.get(id).and_then(|facts| facts.said.as_ref());
-            first.and_then(|first| find(first, said, commands::address(subject.cluster, id))) == Some(peer)
+            first.and_then(|first| find(first, said, subject.cluster.address_of(id))) == Some(peer)
         })
     };
     let peers = first.map_or(&[][..], |first| &first.peers);
@@ -252,7 +242,7 @@ fn disconnected(subject: &Subject<'_>, servers: &Servers<'_>, out: &mut Proposal
     let Some((witness, said)) = servers.said().next() else { return };
     for id in &servers.ids {
         let own = servers.facts.get(id).and_then(|facts| facts.said.as_ref());
-        let address = commands::address(subject.cluster, id);
+        let address = subject.cluster.address_of(id);
         let Some(peer) = find(said, own, address).filter(|peer| !peer.connected) else { continue };
         let message =
             format!("server {id} is not connected to the others: its brick misses what is written now");

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::servers::Servers;
 use super::{Service, Subject};
-use crate::libvirt::qemu_conf;
 use crate::model::{Difference, Effect, Owned, OwnedKind, Proposal, Record, Risk, Step, StorageId, Wave};
 use crate::storage::gluster::commands;
 use crate::storage::gluster::facts::{Volume, VolumeStatus};
 use crate::storage::gluster::spec::Arbiter;
+use crate::storage::mount_client;
 
 /// Options that decide how files are laid out: changed under files that exist, they make them unreadable.
 const LAYOUT: [&str; 2] = ["features.shard", "features.shard-block-size"];
@@ -74,9 +74,7 @@ fn shape(replica: u32, arbiter: u32) -> String {
 /// The bricks as glusterd will write them.
 fn bricks(subject: &Subject<'_>) -> Vec<String> {
     let bricks = subject.spec.bricks.iter();
-    bricks
-        .map(|brick| commands::brick_name(commands::address(subject.cluster, &brick.host), &brick.path))
-        .collect()
+    bricks.map(|brick| commands::brick_name(subject.cluster.address_of(&brick.host), &brick.path)).collect()
 }
 
 /// Plans what differs about a volume that exists.
@@ -169,7 +167,7 @@ fn reshaped(subject: &Subject<'_>, servers: &Servers<'_>, volume: &Volume) -> Op
                 .get(&want.host)
                 .and_then(|facts| facts.said.as_ref())
                 .map(|said| &said.own_uuid);
-            let named = commands::brick_name(commands::address(subject.cluster, &want.host), &want.path);
+            let named = commands::brick_name(subject.cluster.address_of(&want.host), &want.path);
             // A server known by another name is still the same server.
             let same_host = uuid == Some(&have.host_uuid) && have.path == want.path.as_str();
             have.name == named || same_host
@@ -189,20 +187,12 @@ fn reshaped(subject: &Subject<'_>, servers: &Servers<'_>, volume: &Volume) -> Op
 /// Options of the file beyond the group's.
 fn own_options(subject: &Subject<'_>) -> BTreeMap<String, String> {
     let allowed = commands::allowed(subject.cluster, subject.spec);
-    commands::own_options(&subject.cluster.name, subject.spec, &allowed, owner(subject))
-}
-
-/// The user who has to own the volume's top directory: QEMU's, where all hypervisors agree and it is not root.
-///
-/// Numbers count, because files carry numbers. A hypervisor that was not observed does not vote.
-fn owner(subject: &Subject<'_>) -> Option<u32> {
-    let mut uids = subject.cluster.hypervisors().filter_map(|host| {
-        let conf = subject.seen.answer(&host.id, &qemu_conf::configuration()).ok()?;
-        let users = subject.seen.answer(&host.id, &qemu_conf::users()).ok()?;
-        qemu_conf::user(&conf.stdout, &users.stdout)?.uid(&users.stdout)
-    });
-    let first = uids.next()?;
-    (first != 0 && uids.all(|uid| uid == first)).then_some(first)
+    commands::own_options(
+        &subject.cluster.name,
+        subject.spec,
+        &allowed,
+        mount_client::qemu_owner(subject.cluster, subject.seen),
+    )
 }
 
 type Options = BTreeMap<String, String>;

@@ -1,16 +1,16 @@
-//! Probes of a volume that QEMU reaches itself (`access: direct`): qemu-io on each hypervisor, as QEMU's user.
+//! Probes of files that QEMU reaches by URL (`access: direct`): qemu-io on each hypervisor, as QEMU's user.
 //!
-//! Commands and pure readers. Imports `model` and `storage`. The probe files are made and removed through libgfapi, since
-//! QEMU's tools can do neither.
+//! Commands and pure readers. Imports `model` and `storage`. The probe files are made and removed at the server (through
+//! libgfapi, or by the server itself), since QEMU's tools can do neither.
 
 use std::collections::BTreeMap;
 
 use crate::model::{Answer, Command, Query};
 use crate::storage::mount_probe::seen::NoFacts;
 use crate::storage::mount_probe::{Actor, PROBE_DEADLINE};
-use crate::storage::probe::GlusterVolume;
+use crate::storage::probe::DirectDirectory;
 
-const SCRIPT: &str = include_str!("direct.sh");
+const SCRIPT: &str = include_str!("direct_probe.sh");
 
 /// What one hypervisor saw of one volume, by file name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,29 +23,31 @@ pub struct DirectSeen {
     pub nonces: BTreeMap<String, Result<String, String>>,
 }
 
-/// QEMU's URL of a file (qemu-block-drivers(7)).
-fn url(volume: &GlusterVolume, file: &str) -> String {
-    format!("gluster://{}/{}/{file}", volume.servers.first().map_or("", String::as_str), volume.volume)
+impl DirectDirectory {
+    /// QEMU's URL of a file (qemu-block-drivers(7)).
+    fn url(&self, file: &str) -> String {
+        format!("{}{file}{}", self.before, self.after)
+    }
 }
 
 /// Opens images, and writes a nonce into the host's own probe file if `own` names both.
 #[must_use]
 pub fn write(
-    volume: &GlusterVolume,
+    directory: &DirectDirectory,
     actor: Option<&Actor>,
     own: Option<(&str, &str)>,
     images: &[String],
 ) -> Query {
-    let (target, nonce) = own.map_or((String::new(), ""), |(file, nonce)| (url(volume, file), nonce));
+    let (target, nonce) = own.map_or((String::new(), ""), |(file, nonce)| (directory.url(file), nonce));
     query(actor, target, nonce)
-        .map(|command| command.args(images.iter().map(|file| format!("s:{}", url(volume, file)))))
+        .map(|command| command.args(images.iter().map(|file| format!("s:{}", directory.url(file)))))
 }
 
 /// Reads the start of probe files.
 #[must_use]
-pub fn read(volume: &GlusterVolume, actor: Option<&Actor>, files: &[String]) -> Query {
+pub fn read(directory: &DirectDirectory, actor: Option<&Actor>, files: &[String]) -> Query {
     query(actor, String::new(), "")
-        .map(|command| command.args(files.iter().map(|file| format!("r:{}", url(volume, file)))))
+        .map(|command| command.args(files.iter().map(|file| format!("r:{}", directory.url(file)))))
 }
 
 /// A command still to be completed.
@@ -100,7 +102,8 @@ pub fn seen(answer: &Answer) -> Result<DirectSeen, NoFacts> {
             (false, true) => Err("QEMU's client could not open it within 3s".to_owned()),
             (false, false) => Err(said.join(" ")),
         };
-        let file = place.rsplit('/').next().unwrap_or(place).to_owned();
+        let file =
+            place.split('?').next().and_then(|path| path.rsplit('/').next()).unwrap_or(place).to_owned();
         match what {
             "write" => seen.written = Some(result),
             "s" => {
@@ -129,7 +132,7 @@ mod tests {
 
     #[test]
     fn sizes_nonces_and_failures_are_read() {
-        let text = include_str!("../../../fixtures/outputs/probe-direct/debian13-qemu10.0-glusterfs11.1.txt");
+        let text = include_str!("../../fixtures/outputs/probe-direct/debian13-qemu10.0-glusterfs11.1.txt");
         let answer = Answer { status: Some(0), stdout: text.to_owned(), stderr: String::new() };
         let seen = seen(&answer).unwrap();
         assert_eq!(seen.written, Some(Ok(())));

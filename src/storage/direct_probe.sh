@@ -1,4 +1,4 @@
-# direct USER GROUP WRITE-URL NONCE [s:URL | r:URL]...: uses QEMU's own client for GlusterFS, as the user that QEMU runs as.
+# direct USER GROUP WRITE-URL NONCE [s:URL | r:URL]...: uses one of QEMU's own clients (GlusterFS, NFS), as the user that QEMU runs as.
 # WRITE-URL may be empty. s: opens an image for reading and writing and shows its size, r: reads the start of a probe
 # file. POSIX sh; constant text, all values are positional parameters.
 user=$1 group=$2 target=$3 nonce=$4

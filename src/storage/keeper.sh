@@ -1,0 +1,16 @@
+# keeper DIRECTORY [c:FILE | i:FILE | r:FILE | d:FILE]...: what the server that has the files itself sees of them. c: makes a
+# probe file of one block of blanks, i: identifies a file, r: shows the start of a probe file, d: removes one. Files are
+# named without directories. POSIX sh; constant text, all values are positional parameters.
+cd -P -- "$1" 2>/dev/null || { echo "refused no directory $1"; exit 0; }
+[ "$PWD" = "$1" ] || { echo "refused $1 leads to $PWD"; exit 0; }
+shift
+for word in "$@"; do
+    file=${word#?:}
+    case $word in
+    c:*) why=$( (set -C && printf '%-4096s' '' >"$file" && chown --reference=. -- "$file") 2>&1) && why= ;;
+    i:*) why=$(stat -c '%i %s' -- "$file" 2>&1) ;;
+    r:*) why=$(head -c 4096 -- "$file" 2>&1 | tr -d '\0' | head -c 200) ;;
+    d:*) why=$(rm -f -- "$file" 2>&1) && why= ;;
+    esac
+    printf '%s %s %s\n' "${word%%:*}" "$file" "$(printf %s "$why" | tr '\n' ' ')"
+done
