@@ -69,7 +69,7 @@ impl StorageSpec {
 #[schemars(rename = "Storage")]
 pub enum RawStorage {
     /// A replicated GlusterFS volume, named like the entry.
-    Gluster(RawGluster),
+    Gluster(Box<RawGluster>),
     /// A directory that an NFS server exports to the hypervisors.
     Nfs(Box<RawNfs>),
 }
