@@ -12,6 +12,7 @@ use crate::libvirt::domain_xml::{DiskSource, DomainSummary};
 use crate::libvirt::{DomainFacts, JobStats, NodeFacts, uri, xml};
 use crate::model::{Answer, ByteSize, Command, HostId, Query};
 use crate::spec::Cluster;
+use crate::storage::direct_probe;
 
 /// A fact, or why it could not be learnt.
 pub type Known<T> = Result<T, String>;
@@ -86,6 +87,8 @@ pub struct HostFacts {
     pub domains: Vec<DomainFacts>,
     /// The guest's files by path.
     pub files: BTreeMap<String, FileFacts>,
+    /// The guest's files that QEMU reaches by URL, and whether they could be opened here.
+    pub remote: BTreeMap<String, Known<()>>,
     /// Memory that a new process can have (`MemAvailable`).
     pub memory_available: Known<ByteSize>,
     /// The guest's bridges, and whether they exist.
@@ -117,10 +120,24 @@ pub fn disk_path(source: &DiskSource, cluster: &Cluster) -> Option<String> {
     }
 }
 
+/// QEMU's URL of a disk that it reaches itself (qemu-block-drivers(7)); `None` for other disks, and for protocols that
+/// need a secret or a configuration of their own.
+#[must_use]
+pub fn disk_url(source: &DiskSource) -> Option<String> {
+    let DiskSource::Network { protocol, name, hosts } = source else { return None };
+    let host = hosts.first()?;
+    match protocol.as_str() {
+        "gluster" => Some(format!("gluster://{host}/{name}")),
+        "nfs" => Some(format!("nfs://{host}{name}?uid=0&gid=0")),
+        _ => None,
+    }
+}
+
 /// What has to be asked about one guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Questions {
     files: Vec<String>,
+    remote: Vec<String>,
     bridges: Vec<String>,
     boot_files: Vec<String>,
     peer: Option<(String, String)>,
@@ -134,6 +151,7 @@ impl Questions {
         let sorted = |names: BTreeSet<String>| names.into_iter().collect();
         Self {
             files: sorted(guest.disks.iter().filter_map(|disk| disk_path(&disk.source, cluster)).collect()),
+            remote: sorted(guest.disks.iter().filter_map(|disk| disk_url(&disk.source)).collect()),
             bridges: sorted(bridges.filter_map(|interface| interface.source.clone()).collect()),
             boot_files: sorted(guest.boot_files.iter().cloned().collect()),
             peer: None,
@@ -160,6 +178,7 @@ impl Questions {
             let findmnt = Command::new("findmnt").args(["-J", "-o", "TARGET,SOURCE,FSTYPE,OPTIONS", "-T"]);
             batch.push(Query::new(findmnt.arg(parent)));
         }
+        batch.extend(self.remote.iter().map(|url| direct_probe::open(url)));
         for bridge in &self.bridges {
             // Not /sys/class/net: a container may show that of another network namespace.
             let link = ["-j", "-d", "link", "show", "dev", bridge];
@@ -189,6 +208,13 @@ impl Questions {
                 .iter()
                 .map(|path| (path.clone(), FileFacts { stat: stat(next()), mount: mount(next()) }))
                 .collect(),
+            remote: self
+                .remote
+                .iter()
+                .map(|url| {
+                    (url.clone(), next().map_or(Err("it was not asked".to_owned()), direct_probe::opened))
+                })
+                .collect(),
             bridges: self.bridges.iter().map(|name| (name.clone(), next().is_some_and(is_bridge))).collect(),
             boot_files: self
                 .boot_files
@@ -215,6 +241,8 @@ pub struct ShellFacts {
     pub networks: Known<BTreeSet<String>>,
     /// See [`HostFacts::files`].
     pub files: BTreeMap<String, FileFacts>,
+    /// See [`HostFacts::remote`].
+    pub remote: BTreeMap<String, Known<()>>,
     /// See [`HostFacts::bridges`].
     pub bridges: BTreeMap<String, bool>,
     /// See [`HostFacts::boot_files`].

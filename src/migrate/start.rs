@@ -208,6 +208,9 @@ fn check_images(
         let Some(file) = facts.files.get(&path) else { continue };
         check_file(site.cluster, &path, file).map_err(wrong)?;
     }
+    if let Some((url, Err(reason))) = facts.remote.iter().find(|(_, opened)| opened.is_err()) {
+        return Err(wrong(format!("{url} cannot be opened: {reason}")));
+    }
     match facts.boot_files.iter().find(|(_, readable)| !**readable) {
         Some((path, _)) => Err(wrong(format!("{path}, which it boots from, is not there"))),
         None => Ok(()),

@@ -43,6 +43,22 @@ pub fn write(
         .map(|command| command.args(images.iter().map(|file| format!("s:{}", directory.url(file)))))
 }
 
+/// Opens one file read-only by its URL and reads its start; as root, since the user is part of the URL where it matters.
+#[must_use]
+pub fn open(url: &str) -> Query {
+    query(None, String::new(), "").map(|command| command.arg(format!("r:{url}")))
+}
+
+/// Whether the file of [`open`] could be read.
+///
+/// # Errors
+/// Why it could not.
+pub fn opened(answer: &Answer) -> Result<(), String> {
+    let seen = seen(answer).map_err(|why| why.to_string())?;
+    let (_, result) = seen.nonces.into_iter().next().ok_or("no answer")?;
+    result.map(drop)
+}
+
 /// Reads the start of probe files.
 #[must_use]
 pub fn read(directory: &DirectDirectory, actor: Option<&Actor>, files: &[String]) -> Query {

@@ -62,10 +62,20 @@ impl Ended {
 impl Lab {
     /// Boots the hosts of `cluster` (with its name replaced by `name`).
     pub fn up(name: &str, cluster: &str) -> Self {
+        Self::up_with(name, cluster, &[])
+    }
+
+    /// Likewise, with files beside the cluster file.
+    pub fn up_with(name: &str, cluster: &str, files: &[(&str, &[u8])]) -> Self {
         let lock = File::create("/run/stor-lab-tests.lock").expect("these tests run as root");
         let turn = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).expect("lock");
         let lab = Self { dir: tempfile::tempdir().expect("temp dir"), name: name.to_owned(), _turn: turn };
         lab.write("cluster.yaml", cluster);
+        for (file, bytes) in files {
+            let path = lab.dir.path().join(file);
+            std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+            std::fs::write(path, bytes).expect("write");
+        }
         lab.stor(&["lab", "down"]);
         lab.stor(&["lab", "up"]).exits(0);
         lab

@@ -9,6 +9,7 @@ mod direct;
 mod faults;
 mod harness;
 mod migration;
+mod nfs;
 mod refusals;
 
 mod runbook;

@@ -85,6 +85,7 @@ fn memory_pools_and_the_host_uuid_are_read() {
 fn a_batch_is_read_back_in_the_order_in_which_it_was_asked() {
     let questions = Questions {
         files: vec!["/a/x.img".to_owned(), "/b/y.img".to_owned()],
+        remote: vec!["nfs://10.77.0.11/srv/a/x.img?uid=0&gid=0".to_owned()],
         bridges: vec!["br0".to_owned()],
         boot_files: vec!["/boot/k".to_owned()],
         peer: None,
@@ -101,6 +102,7 @@ fn a_batch_is_read_back_in_the_order_in_which_it_was_asked() {
         ok(mount),
         ok("3 4"),
         failed(1, ""),
+        ok("r nfs://10.77.0.11/srv/a/x.img?uid=0&gid=0\n| read 192/192 bytes at offset 0\n"),
         ok(r#"[{"ifname":"br0","linkinfo":{"info_kind":"bridge","info_data":{"stp_state":0}}}]"#),
         failed(1, ""),
         ok("<capabilities><host><uuid>ABC</uuid></host></capabilities>"),
@@ -112,6 +114,7 @@ fn a_batch_is_read_back_in_the_order_in_which_it_was_asked() {
     assert_eq!(facts.pools.unwrap().into_iter().collect::<Vec<_>>(), vec!["gfs"]);
     assert_eq!(facts.files["/b/y.img"].stat, Ok(Some(Stat { inode: 3, size: 4 })));
     assert_eq!(facts.files["/b/y.img"].mount, Ok(None));
+    assert!(facts.remote.values().all(Result::is_ok) && facts.remote.len() == 1);
     assert!(facts.bridges["br0"]);
     assert!(!facts.boot_files["/boot/k"]);
     let peer = facts.peer.unwrap();

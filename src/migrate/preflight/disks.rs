@@ -2,7 +2,7 @@
 
 use super::GuestFacts;
 use crate::libvirt::domain_xml::{DiskAccess, DiskSource, DiskSummary};
-use crate::migrate::facts::{FileFacts, HostFacts, Mount, disk_path};
+use crate::migrate::facts::{FileFacts, HostFacts, Mount, disk_path, disk_url};
 use crate::model::{Finding, FindingCode, Severity};
 use crate::spec::Cluster;
 
@@ -32,7 +32,8 @@ pub(super) fn images(
 ) {
     for disk in &guest.summary.disks {
         let found = match (&disk.source, disk_path(&disk.source, cluster)) {
-            (DiskSource::Empty | DiskSource::Network { .. }, _) => None,
+            (DiskSource::Empty, _) => None,
+            (DiskSource::Network { protocol, name, .. }, _) => remote(guest, disk, (protocol, name), from, to),
             (_, Some(path)) => file(guest, disk, &path, from, to),
             (DiskSource::Block(device), None) => Some(
                 guest
@@ -51,6 +52,37 @@ pub(super) fn images(
         };
         out.extend(found);
     }
+}
+
+/// Whether both hosts can open a disk that QEMU reaches itself; its URL names the server, so it is the same file.
+fn remote(
+    guest: &GuestFacts,
+    disk: &DiskSummary,
+    (protocol, name): (&str, &str),
+    from: &HostFacts,
+    to: &HostFacts,
+) -> Option<Finding> {
+    let Some(url) = disk_url(&disk.source) else {
+        // Of LUNs `stor verify` proves more than an open file would.
+        if protocol == "iscsi" {
+            return None;
+        }
+        let message = format!("disk {} is on {protocol} {name}, which stor cannot look at", disk.target);
+        let finding = guest.finding(Severity::Warning, FindingCode::ImageNotShared, message);
+        return Some(finding.remedy("make sure that both hosts reach it, then allow it"));
+    };
+    let failed = |host: &HostFacts| match host.remote.get(&url) {
+        Some(Ok(())) => None,
+        Some(Err(reason)) => Some(reason.clone()),
+        None => Some("it was not asked".to_owned()),
+    };
+    let (host, reason) = [to, from].into_iter().find_map(|host| Some((host, failed(host)?)))?;
+    let message = format!("disk {}: {url} cannot be opened", disk.target);
+    let finding = guest.finding(Severity::Error, FindingCode::ImageUnreadable, message).on(&host.host);
+    let evidence = format!("host {}: {reason}", host.host);
+    Some(
+        finding.evidence(evidence).remedy("see whether the server runs and lets this host in: `stor verify`"),
+    )
 }
 
 /// Compares one file as both hosts see it; the first thing that speaks against it is the finding.

@@ -67,6 +67,7 @@ impl Run<'_> {
             node: daemon.node,
             domains: daemon.domains,
             files: shell.files,
+            remote: shell.remote,
             memory_available: shell.memory_available,
             bridges: shell.bridges,
             boot_files: shell.boot_files,
