@@ -51,7 +51,7 @@ pub fn check(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
 
 /// Shows what apply would do.
 pub fn plan(cli: &Cli, args: &PlanArgs, screen: &Screen) -> Result<Exit, Failure> {
-    let session = Session::open(cli)?;
+    let session = Session::open(cli)?.with_secrets()?;
     let seen = observe(&session.fleet, &plan::queries(&session.cluster));
     let plan = plan::plan(&session.cluster, &seen);
     if args.script {
@@ -69,7 +69,7 @@ pub fn plan(cli: &Cli, args: &PlanArgs, screen: &Screen) -> Result<Exit, Failure
 
 /// Proves that all hypervisors reach the same images.
 pub fn verify(cli: &Cli, screen: &Screen, cancel: &Cancel) -> Result<Exit, Failure> {
-    let session = Session::open(cli)?;
+    let session = Session::open(cli)?.with_secrets()?;
     let matrix = verify::verify(&session.cluster, &session.fleet, cancel, &|event| screen.verifying(&event));
     let value = json!({ "verdict": matrix.verdict(), "matrix": matrix, "findings": matrix.findings() });
     screen.document("verify", value, || screen.matrix(&matrix))?;

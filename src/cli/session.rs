@@ -7,6 +7,7 @@ use nix::unistd::{User, geteuid, getpid};
 use super::args::Cli;
 use super::render::render_diagnostic;
 use crate::error::{Exit, Failure};
+use crate::host::secrets::{self, SecretError};
 use crate::host::ssh::{self, SshAccess};
 use crate::host::{Fleet, Holder};
 use crate::lab::{self, LabAccess, LabError, LabSpec};
@@ -40,6 +41,16 @@ impl Session {
         Ok(Self { cluster, fleet, connector })
     }
 
+    /// Reads the secrets that the cluster file refers to; for the commands that need their values.
+    pub fn with_secrets(mut self) -> Result<Self, Failure> {
+        self.cluster.secrets = secrets::read_all(&self.cluster.secret_refs()).map_err(|errors| {
+            let text = |error: &SecretError| Failure::new(Exit::InvalidFile, error).message;
+            let hint = errors.first().and_then(SecretError::hint);
+            Failure::say(Exit::InvalidFile, errors.iter().map(text).collect::<Vec<_>>().join("\n")).hint(hint)
+        })?;
+        Ok(self)
+    }
+
     pub fn site(&self) -> Site<'_> {
         Site { cluster: &self.cluster, fleet: &self.fleet, connector: &self.connector }
     }
@@ -61,7 +72,7 @@ impl Session {
 
 /// Loads a cluster file; every problem is shown at its place.
 pub fn load(path: &Path) -> Result<Cluster, Failure> {
-    spec::load(path).map_err(|error| {
+    let loaded = spec::load(path).map_err(|error| {
         let hint = match &error {
             SpecError::Read { .. } => Some("`stor init` writes one to start from".to_owned()),
             _ => None,
@@ -70,7 +81,9 @@ pub fn load(path: &Path) -> Result<Cluster, Failure> {
             SpecError::Invalid(_) => Failure::say(Exit::InvalidFile, render_diagnostic(&error)),
             other => Failure::new(Exit::InvalidFile, other).hint(hint),
         }
-    })
+    })?;
+    secrets::hide(loaded.secret_refs());
+    Ok(loaded)
 }
 
 /// A failure of the lab with its hint.

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 
-use super::HostError;
+use super::{HostError, secrets};
 use crate::model::{Answer, Command, HostId, Output, Stdin};
 
 /// Time for a killed program to end.
@@ -22,7 +22,7 @@ pub fn ask(command: &Command) -> Result<Answer, HostError> {
         let action = action(what);
         move |source| HostError::Local { action, source }
     };
-    let expression = duct::cmd(command.program, &command.args)
+    let expression = secrets::withheld(duct::cmd(command.program, &command.args))
         .env("LC_ALL", "C")
         .stdout_capture()
         .stderr_capture()
@@ -65,7 +65,9 @@ pub fn spawn(command: &Command, environment: &[(&str, &str)], log: &Path) -> Res
     let local = |action: String| move |source| HostError::Local { action, source };
     let out = open().map_err(local(format!("open {}", log.display())))?;
     let err = out.try_clone().map_err(local(format!("open {}", log.display())))?;
-    std::process::Command::new("setsid")
+    let mut program = std::process::Command::new("setsid");
+    secrets::hidden().iter().for_each(|name| _ = program.env_remove(name));
+    program
         .arg("--")
         .arg(command.program)
         .args(&command.args)
@@ -83,7 +85,9 @@ pub fn spawn(command: &Command, environment: &[(&str, &str)], log: &Path) -> Res
 /// [`HostError::Local`] when it cannot be started.
 #[expect(clippy::disallowed_methods, reason = "this is where processes start")]
 pub fn interactive(command: &Command) -> Result<ExitStatus, HostError> {
-    std::process::Command::new(command.program)
+    let mut program = std::process::Command::new(command.program);
+    secrets::hidden().iter().for_each(|name| _ = program.env_remove(name));
+    program
         .args(&command.args)
         .status()
         .map_err(|source| HostError::Local { action: format!("start {}", command.program), source })

@@ -13,6 +13,7 @@ pub mod local;
 mod lock;
 mod process;
 pub mod quote;
+pub mod secrets;
 pub mod ssh;
 
 use std::collections::BTreeMap;

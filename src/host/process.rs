@@ -125,7 +125,7 @@ pub(super) fn control(config: &Path, host: &HostId, command: &str) -> Result<boo
 fn ssh(config: &Path, args: &[&str]) -> duct::Expression {
     let mut words = vec![std::ffi::OsString::from("-F"), config.into()];
     words.extend(args.iter().map(std::ffi::OsString::from));
-    duct::cmd("ssh", words).env("LC_ALL", "C").before_spawn(|command| {
+    super::secrets::withheld(duct::cmd("ssh", words)).env("LC_ALL", "C").before_spawn(|command| {
         command.process_group(0);
         Ok(())
     })
@@ -136,6 +136,7 @@ fn ssh(config: &Path, args: &[&str]) -> duct::Expression {
 pub(super) fn long_lived(config: &Path, host: &HostId, remote: &str) -> std::process::Command {
     let mut command = std::process::Command::new("ssh");
     command.arg("-F").arg(config).args(["-T", "--", host.as_str(), remote]);
+    super::secrets::hidden().iter().for_each(|name| _ = command.env_remove(name));
     command.env("LC_ALL", "C").process_group(0);
     command
 }

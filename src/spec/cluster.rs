@@ -2,12 +2,13 @@
 //!
 //! Imports `model` and the backends' `spec.rs`. No parsing and no defaults here: `raw` and `resolve` make these values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::{
-    ByteSize, ClusterName, GuestId, GuestShape, HostId, HostSpec, ImageFormat, ImageId, Rate, Role, StorageId,
+    ByteSize, ClusterName, GuestId, GuestShape, HostId, HostSpec, ImageFormat, ImageId, Rate, Role,
+    SecretRef, Secrets, StorageId,
 };
 use crate::storage::spec::StorageSpec;
 
@@ -28,9 +29,17 @@ pub struct Cluster {
     pub guests: BTreeMap<GuestId, GuestEntry>,
     /// How guests may migrate.
     pub migration: MigrationPolicy,
+    /// The values of the secrets that the file refers to; empty until a command that needs them has read them.
+    pub secrets: Secrets,
 }
 
 impl Cluster {
+    /// Every secret that the file refers to, each once, sorted.
+    #[must_use]
+    pub fn secret_refs(&self) -> BTreeSet<&SecretRef> {
+        self.storage.values().flat_map(StorageSpec::secrets).collect()
+    }
+
     /// The hosts that run guests, sorted.
     pub fn hypervisors(&self) -> impl Iterator<Item = &HostSpec> {
         self.hosts.values().filter(|host| host.role == Role::Hypervisor)

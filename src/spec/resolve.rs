@@ -17,7 +17,7 @@ use super::input::{At, Entries, Place, Scalar, Text};
 use super::problem::{Problem, Problems, did_you_mean};
 use super::raw::RawCluster;
 use super::space::Space;
-use crate::model::{HostId, Role, StorageId};
+use crate::model::{HostId, Role, Secrets, StorageId};
 use crate::storage::spec::StorageSpec;
 
 /// What is declared so far, and what is wrong so far; backends resolve against it.
@@ -25,6 +25,8 @@ use crate::storage::spec::StorageSpec;
 pub struct Declared<'a> {
     /// The hosts of the file, also those whose own entry has a problem.
     pub hosts: &'a BTreeMap<HostId, Role>,
+    /// Directory of the cluster file: relative paths start here.
+    pub base: &'a Path,
     /// Who uses which directory.
     pub space: &'a mut Space,
     /// Where the name of the entry stands that is being resolved.
@@ -51,7 +53,7 @@ pub fn resolve(raw: RawCluster, base: &Path, problems: &mut Problems) -> Option<
     let mut storage = BTreeMap::new();
     let mut storage_ids = BTreeMap::new();
     for (At { value: id, place }, entry) in named("storage", raw.storage.unwrap_or_default(), problems) {
-        let mut declared = Declared { hosts: &roles, space: &mut space, problems, place };
+        let mut declared = Declared { hosts: &roles, base, space: &mut space, problems, place };
         let spec = entry.resolve(&id, &mut declared);
         storage_ids.insert(id.clone(), ());
         storage.extend(spec.map(|spec| (id, spec)));
@@ -63,8 +65,17 @@ pub fn resolve(raw: RawCluster, base: &Path, problems: &mut Problems) -> Option<
     let migration = migration::resolve(raw.migration.unwrap_or_default(), problems);
     let images = images.into_iter().filter_map(|(id, image)| Some((id, image?))).collect();
     let base = base.to_path_buf();
-    Some(Cluster { name: name?, base, hosts, storage, images, guests, migration })
-        .filter(|_| problems.is_empty())
+    Some(Cluster {
+        name: name?,
+        base,
+        hosts,
+        storage,
+        images,
+        guests,
+        migration,
+        secrets: Secrets::default(),
+    })
+    .filter(|_| problems.is_empty())
 }
 
 /// The problem of a file version that this stor does not read.

@@ -8,7 +8,7 @@ pub use super::gluster::spec::GlusterSpec;
 use super::gluster::spec::RawGluster;
 pub use super::nfs::spec::NfsSpec;
 use super::nfs::spec::RawNfs;
-use crate::model::{AbsPath, StorageId};
+use crate::model::{AbsPath, SecretRef, StorageId};
 use crate::spec::Declared;
 use crate::spec::input::Text;
 use crate::spec::problem::Problem;
@@ -50,6 +50,14 @@ impl StorageSpec {
         match self {
             Self::Gluster(_) => self.mounted_at().is_some(),
             Self::Nfs(_) => true,
+        }
+    }
+
+    /// The secrets that it refers to.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<&SecretRef> {
+        match self {
+            Self::Gluster(_) | Self::Nfs(_) => Vec::new(),
         }
     }
 

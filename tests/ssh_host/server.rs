@@ -141,5 +141,6 @@ pub fn cluster(port: u16, user: &str, elevation: Elevation) -> Cluster {
             per_host: 1,
             per_cluster: 1,
         },
+        secrets: stor::model::Secrets::default(),
     }
 }

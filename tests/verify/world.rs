@@ -305,5 +305,6 @@ fn cluster() -> Cluster {
             per_host: 2,
             per_cluster: 5,
         },
+        secrets: stor::model::Secrets::default(),
     }
 }

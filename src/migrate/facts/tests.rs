@@ -137,5 +137,6 @@ fn cluster() -> Cluster {
             per_host: 2,
             per_cluster: 5,
         },
+        secrets: crate::model::Secrets::default(),
     }
 }
