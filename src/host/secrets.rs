@@ -53,7 +53,7 @@ pub enum SecretError {
         reference: SecretRef,
         /// Why.
         #[source]
-        source: HostError,
+        source: Box<HostError>,
     },
 }
 
@@ -172,7 +172,7 @@ pub fn read(reference: &SecretRef) -> Result<Secret, SecretError> {
             // env(1) becomes the program: a command of stor's own knows its program when it is compiled.
             let command = Command::new("env").arg("--").args(words).deadline(PROGRAM_DEADLINE);
             let answer = local::ask(&command)
-                .map_err(|source| SecretError::Run { reference: reference.clone(), source })?;
+                .map_err(|source| SecretError::Run { reference: reference.clone(), source: source.into() })?;
             match answer.status {
                 Some(0) => answer.stdout.into_bytes(),
                 Some(status) => return Err(flawed(Flaw::Status { status })),
