@@ -58,9 +58,9 @@ pub fn read(seen: &Observations, host: &HostId, mark: &Mark, booleans: &[&str]) 
     let section = |name: &str| sections.get(name).copied();
     let text = |name: &str| section(name).unwrap_or_default();
     let added = section("ufw-rules").map(|text| ufw::parse(text, mark));
-    let firewall = if let Some(version) = section("firewalld") {
+    let firewall = if section("firewalld").is_some() {
         Some(Firewall::Firewalld(firewalld::State::read(firewalld::Answers {
-            version,
+            version: text("version"),
             runtime: text("runtime"),
             permanent: text("permanent"),
             zones: text("zones"),

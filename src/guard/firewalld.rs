@@ -17,7 +17,7 @@ const EGRESS: &str = "HOST";
 /// What firewalld shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
-    /// Its version.
+    /// Its version; only asked while the policy is not in force.
     pub version: String,
     /// stor's policy as it is in force.
     pub runtime: Option<Policy>,
@@ -75,6 +75,9 @@ impl State {
 
     /// Tells whether this firewalld has policies, which came with 0.9.0.
     fn has_policies(&self) -> bool {
+        if self.runtime.is_some() {
+            return true;
+        }
         let mut numbers = self.version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
         (numbers.next(), numbers.next()) >= (Some(0), Some(9))
     }
@@ -268,7 +271,10 @@ pub fn remove(state: Option<&State>, mark: &Mark) -> Vec<Command> {
         commands
             .extend(policy.egress.iter().map(|zone| command().arg(format!("--remove-egress-zone={zone}"))));
     }
-    // `--delete-policy` fails for a policy that is gone, and keeps a copy beside it.
+    if state.is_some_and(|state| state.permanent.is_some()) {
+        commands.push(Side::Permanent.command().arg(format!("--delete-policy={own}")));
+    }
+    // It keeps a copy beside the file; and a firewalld that does not run keeps the file.
     let file = format!("/etc/firewalld/policies/{own}.xml");
     commands.push(Command::new("rm").args(["-f", "--", &file, &format!("{file}.old")]));
     commands

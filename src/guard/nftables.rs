@@ -186,7 +186,8 @@ fn reasons(state: &State, mark: &Mark, rules: &BTreeSet<String>) -> Vec<Differen
         tables.all(|table| state.chains.get(table).is_some_and(|chain| chain.contains(*text)))
     };
     let mut why = missing(Tool::Nftables, rules.iter().filter(|text| !everywhere(text)));
-    why.extend(surplus(Tool::Nftables, state.own().difference(rules)));
+    let written = (state.strange > 0).then(|| format!("{} by others", ufw::count(state.strange)));
+    why.extend(surplus(Tool::Nftables, state.own().difference(rules).chain(&written)));
     for chain in state.guarded.difference(&state.jumps) {
         why.push(Difference::new(
             format!("firewall.chain {chain}"),
@@ -208,7 +209,10 @@ fn reasons(state: &State, mark: &Mark, rules: &BTreeSet<String>) -> Vec<Differen
 #[must_use]
 pub(super) fn close(state: &State, mark: &Mark, kept: &BTreeSet<String>) -> Vec<Change> {
     let mut changes = Vec::new();
+    let mut left = state.clone();
     if state.stray().next().is_some() {
+        // The script takes all of them out, so all that are still needed come back after it.
+        (left.chains, left.jumps) = (BTreeMap::new(), BTreeSet::new());
         let stray = state
             .stray()
             .map(|table| Difference::new(format!("firewall.table {table}"), "absent", mark.own()));
@@ -216,7 +220,7 @@ pub(super) fn close(state: &State, mark: &Mark, kept: &BTreeSet<String>) -> Vec<
             ("take stor's chains out of tables that refuse nothing".to_owned(), stray.collect());
         changes.push(Change { title, why, effect: Effect::Run(vec![forget(mark)]) });
     }
-    changes.extend(set(state, mark, kept, "close"));
+    changes.extend(set(&left, mark, kept, "close"));
     changes
 }
 

@@ -7,6 +7,7 @@
 
 mod direct;
 mod faults;
+mod guard;
 mod harness;
 mod migration;
 mod nfs;

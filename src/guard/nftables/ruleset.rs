@@ -160,13 +160,14 @@ fn has_refusal(rule: &[Value]) -> bool {
 /// packets of no connection, and addresses of a named set.
 fn is_hygiene(rule: &[Value]) -> bool {
     let is_state = |key: &Value| key["ct"]["key"] == "state";
+    let invalid = |word: &Value| word == "invalid" || word == "untracked";
     rule.iter().any(|expression| {
-        let (left, right) = (&expression["match"]["left"], &expression["match"]["right"]);
-        let invalid = |word: &Value| word == "invalid" || word == "untracked";
+        let test = &expression["match"];
+        let (left, right) = (&test["left"], &test["right"]);
         let states = right.as_array().map_or(invalid(right), |words| words.iter().all(invalid));
-        let listed =
-            left["payload"]["field"] == "saddr" && right.as_str().is_some_and(|set| set.starts_with('@'));
-        (is_state(left) && states) || listed || is_state(&expression["vmap"]["key"])
+        let listed = right.as_str().is_some_and(|set| set.starts_with('@'));
+        let narrow = (is_state(left) && states) || (left["payload"]["field"] == "saddr" && listed);
+        (narrow && test["op"] != "!=") || is_state(&expression["vmap"]["key"])
     })
 }
 
