@@ -103,8 +103,8 @@ fn place(source: &DiskSource, storage: &Storages) -> Option<(String, bool)> {
         DiskSource::Network { protocol, name, .. } => {
             let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
             let is_here = |(id, spec): (&StorageId, &StorageSpec)| {
-                let (own, place) = spec.network_name(id, "");
-                own == protocol && place.trim_end_matches('/') == directory
+                let (own, place) = spec.network_place(id);
+                own == protocol && place == directory
             };
             Some((format!("{protocol} {name}"), storage.iter().any(is_here)))
         }
@@ -122,7 +122,7 @@ fn file_at(image: &ImageEntry, spec: &StorageSpec, source: &DiskSource) -> bool 
         DiskSource::File(path) => AbsPath::new(path.as_str())
             .is_ok_and(|path| spec.mounted_at() == Some(&path.parent()) && path.file_name() == file),
         DiskSource::Network { protocol, name, .. } => {
-            spec.network_name(&image.storage, &file) == (protocol, name.clone())
+            spec.network_name(&image.storage, &image.id, &file) == (protocol, name.clone())
         }
         DiskSource::Volume { pool, volume } => pool == image.storage.as_str() && *volume == file,
         DiskSource::Block(_) | DiskSource::Empty | DiskSource::Other(_) => false,

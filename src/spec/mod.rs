@@ -16,6 +16,7 @@ mod reference;
 mod resolve;
 pub mod scalar;
 mod schema;
+pub mod secret;
 mod shape;
 pub mod space;
 mod yaml;
@@ -29,7 +30,7 @@ pub use cluster::{Cluster, GuestDefinition, GuestEntry, ImageEntry, MigrationPol
 pub use error::{Invalid, SpecError};
 pub use problem::Problem;
 pub use reference::reference;
-pub use resolve::{Declared, number};
+pub use resolve::{Declared, number, some_of};
 pub use schema::{schema, schema_of};
 
 /// What `stor init` writes: a commented cluster file that `stor check` accepts.

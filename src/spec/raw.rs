@@ -94,7 +94,7 @@ pub struct RawImage {
     pub size: Text<ByteSize>,
     /// Format of the image.
     #[schemars(extend("default" = "raw"))]
-    pub format: Option<RawFormat>,
+    pub format: Option<At<RawFormat>>,
     /// File on the machine that runs stor, of the same format, copied in once when the image is created. A relative path
     /// starts at the cluster file.
     #[schemars(extend("x-default" = "the image is created empty"))]

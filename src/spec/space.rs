@@ -1,4 +1,4 @@
-//! Who uses which directory: two claims on one place, or one inside the other, would overwrite each other's data.
+//! Who uses which directory, device and target: two claims on one place, or one inside the other, would overwrite each other's data.
 //!
 //! Imports `model`, `input` and `problem`. Backends claim places while they resolve; [`Space::check`] compares them at the end.
 
@@ -61,6 +61,8 @@ impl fmt::Display for Claim {
 pub struct Space {
     served: BTreeMap<String, (HostId, Claim)>,
     mounts: BTreeMap<String, Claim>,
+    devices: BTreeMap<String, Claim>,
+    targets: BTreeMap<String, Claim>,
 }
 
 impl Space {
@@ -79,8 +81,32 @@ impl Space {
         }
         let key = format!("{host}:{path}");
         match self.served.get(&key) {
-            Some((_, first)) => twice(&format!("host {host}: {path}"), first, &claim, problems),
+            Some((_, first)) => twice(&format!("host {host}: {path}"), first, &claim, "directory", problems),
             None => drop(self.served.insert(key, (host.clone(), claim))),
+        }
+    }
+
+    /// Claims a block device of a host for `owner`.
+    pub fn device(
+        &mut self,
+        (host, path): (&HostId, &AbsPath),
+        place: Place,
+        owner: String,
+        problems: &mut Problems,
+    ) {
+        let claim = Claim { place, owner, what: "device" };
+        match self.devices.get(&format!("{host}:{path}")) {
+            Some(first) => twice(&format!("host {host}: {path}"), first, &claim, "device", problems),
+            None => drop(self.devices.insert(format!("{host}:{path}"), claim)),
+        }
+    }
+
+    /// Claims the name of an iSCSI target, which is unique in the world.
+    pub fn target(&mut self, iqn: &str, place: Place, owner: String, problems: &mut Problems) {
+        let claim = Claim { place, owner, what: "target" };
+        match self.targets.get(iqn) {
+            Some(first) => twice(iqn, first, &claim, "name", problems),
+            None => drop(self.targets.insert(iqn.to_owned(), claim)),
         }
     }
 
@@ -92,7 +118,7 @@ impl Space {
         }
         let key = format!(":{path}");
         match self.mounts.get(&key) {
-            Some(first) => twice(path.as_str(), first, &claim, problems),
+            Some(first) => twice(path.as_str(), first, &claim, "directory", problems),
             None => drop(self.mounts.insert(key, claim)),
         }
     }
@@ -160,11 +186,11 @@ fn allowed(path: &AbsPath, claim: &Claim, problems: &mut Problems) -> bool {
     !system && text.len() <= LONGEST
 }
 
-fn twice(what: &str, first: &Claim, second: &Claim, problems: &mut Problems) {
+fn twice(what: &str, first: &Claim, second: &Claim, kind: &str, problems: &mut Problems) {
     problems.add(|| {
         Problem::new(second.place, format!("{what} is used twice: {first}, {second}"))
             .and(first.place, "first used here")
-            .hint("give each a directory of its own")
+            .hint(format!("give each a {kind} of its own"))
     });
 }
 

@@ -5,6 +5,7 @@
 pub mod direct_probe;
 pub mod gluster;
 pub mod health;
+pub mod iscsi;
 pub mod keeper;
 pub mod mount_client;
 pub mod mount_probe;
@@ -26,6 +27,8 @@ pub fn backend<'a>(cluster: &'a Cluster, id: &'a StorageId) -> Option<Box<dyn Ba
     match cluster.storage.get(id)? {
         spec::StorageSpec::Gluster(spec) => Some(Box::new(gluster::Gluster::new(cluster, id, spec))),
         spec::StorageSpec::Nfs(spec) => Some(Box::new(nfs::Nfs::new(cluster, id, spec))),
+        // Refused when the file is read.
+        spec::StorageSpec::Iscsi(_) => None,
     }
 }
 

@@ -6,9 +6,10 @@ use serde::Deserialize;
 
 pub use super::gluster::spec::GlusterSpec;
 use super::gluster::spec::RawGluster;
+pub use super::iscsi::spec::IscsiSpec;
 pub use super::nfs::spec::NfsSpec;
 use super::nfs::spec::RawNfs;
-use crate::model::{AbsPath, SecretRef, StorageId};
+use crate::model::{AbsPath, ByteSize, ImageFormat, ImageId, SecretRef, StorageId};
 use crate::spec::Declared;
 use crate::spec::input::Text;
 use crate::spec::problem::Problem;
@@ -31,6 +32,30 @@ pub enum StorageSpec {
     Gluster(GlusterSpec),
     /// A directory that an NFS server exports.
     Nfs(NfsSpec),
+    /// An iSCSI target, whose LUNs are the images.
+    Iscsi(IscsiSpec),
+}
+
+/// Why an image cannot be on a storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which key of the image says what cannot be.
+    pub key: RefusedKey,
+    /// Why not.
+    pub reason: String,
+    /// What the user can do.
+    pub hint: String,
+}
+
+/// A key of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedKey {
+    /// `storage`.
+    Storage,
+    /// `format`.
+    Format,
+    /// `size`.
+    Size,
 }
 
 impl StorageSpec {
@@ -40,16 +65,34 @@ impl StorageSpec {
         match self {
             Self::Gluster(spec) => (spec.access == Access::Mount).then_some(&spec.mount),
             Self::Nfs(spec) => spec.mount.as_ref().map(|mount| &mount.path),
+            Self::Iscsi(_) => None,
         }
     }
 
-    /// Tells whether a file can be copied in when an image is created: through a mount, or on the server that has the
-    /// directory itself.
+    /// Says why no file can be copied in when an image is created, and what to do: it goes through a mount, or to the server
+    /// that has the directory itself.
     #[must_use]
-    pub fn takes_sources(&self) -> bool {
+    pub fn refuses_sources(&self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Gluster(_) => self.mounted_at().is_some(),
-            Self::Nfs(_) => true,
+            Self::Gluster(_) if self.mounted_at().is_some() => None,
+            Self::Gluster(_) => Some((
+                "is mounted nowhere, so nothing can be copied into it",
+                "write access: mount for the storage, or leave out source and fill the image yourself",
+            )),
+            Self::Nfs(_) => None,
+            Self::Iscsi(_) => Some((
+                "has LUNs, into which stor copies nothing",
+                "leave out source; fill the LUN's backing file before the first apply, which keeps it as it is",
+            )),
+        }
+    }
+
+    /// Says why an image cannot be on this storage, and what to do; only a LUN has to be declared with its storage.
+    #[must_use]
+    pub fn refuses(&self, image: &ImageId, format: ImageFormat, size: Option<ByteSize>) -> Option<Refusal> {
+        match self {
+            Self::Gluster(_) | Self::Nfs(_) => None,
+            Self::Iscsi(spec) => spec.refuses(image, format, size),
         }
     }
 
@@ -58,15 +101,30 @@ impl StorageSpec {
     pub fn secrets(&self) -> Vec<&SecretRef> {
         match self {
             Self::Gluster(_) | Self::Nfs(_) => Vec::new(),
+            Self::Iscsi(spec) => spec.chap.iter().map(|chap| &chap.secret).collect(),
         }
     }
 
     /// The name of a file in a guest's `<source protocol=.. name=..>` when QEMU reaches it itself: protocol and name.
     #[must_use]
-    pub fn network_name(&self, id: &StorageId, file: &str) -> (&'static str, String) {
+    pub fn network_name(&self, id: &StorageId, image: &ImageId, file: &str) -> (&'static str, String) {
+        let (protocol, directory) = self.network_place(id);
         match self {
-            Self::Gluster(_) => ("gluster", format!("{id}/{file}")),
-            Self::Nfs(spec) => ("nfs", format!("{}/{file}", spec.path)),
+            Self::Gluster(_) | Self::Nfs(_) => (protocol, format!("{directory}/{file}")),
+            // An image that is no LUN has no name; 0 is none that a LUN may have.
+            Self::Iscsi(spec) => {
+                (protocol, format!("{directory}/{}", spec.lun(image).map_or(0, |lun| lun.number)))
+            }
+        }
+    }
+
+    /// What the names of all its files begin with, before a slash: protocol and name.
+    #[must_use]
+    pub fn network_place(&self, id: &StorageId) -> (&'static str, String) {
+        match self {
+            Self::Gluster(_) => ("gluster", id.to_string()),
+            Self::Nfs(spec) => ("nfs", spec.path.to_string()),
+            Self::Iscsi(spec) => ("iscsi", spec.iqn.to_string()),
         }
     }
 }

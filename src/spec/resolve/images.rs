@@ -10,6 +10,7 @@ use super::super::problem::{Problem, Problems};
 use super::super::raw::{RawFormat, RawImage};
 use super::{Storages, lookup, named, optional};
 use crate::model::{ImageFormat, ImageId, StorageId};
+use crate::storage::spec::{RefusedKey, StorageSpec};
 
 /// Resolves the images; an image with a problem keeps its name, so that its guests are not blamed for it.
 pub fn resolve(
@@ -36,22 +37,32 @@ fn image(
         lookup(known, &at.value, "storage", at.place, format_args!("image {id}"), problems).is_some()
     });
     let size = raw.size.parse(format_args!("image {id}: size"), problems);
-    let format = match raw.format {
+    let format = match raw.format.map(|at| at.value) {
         None | Some(RawFormat::Raw) => ImageFormat::Raw,
         Some(RawFormat::Qcow2) => ImageFormat::Qcow2,
     };
     let subject = format!("image {id}: source");
+    if let Some(spec) = storage.as_ref().and_then(|storage| resolved.get(&storage.value))
+        && let Some(refusal) = spec.refuses(&id, format, size)
+    {
+        let place = match refusal.key {
+            RefusedKey::Storage => raw.storage.place,
+            RefusedKey::Format => raw.format.map_or(raw.storage.place, |at| at.place),
+            RefusedKey::Size => raw.size.place,
+        };
+        problems.add(|| {
+            let message = format!("image {id}: storage {}: {}", raw.storage.text, refusal.reason);
+            Problem::new(place, message).hint(refusal.hint)
+        });
+    }
     let source = match optional(raw.source.as_ref(), &subject, problems) {
         None => None,
         Some(at) => {
             if let Some(id) = storage.as_ref().map(|storage| &storage.value)
-                && resolved.get(id).is_some_and(|storage| !storage.takes_sources())
+                && let Some((reason, hint)) = resolved.get(id).and_then(StorageSpec::refuses_sources)
             {
-                problems.add(|| {
-                    let message = format!("{subject}: storage {id} is mounted nowhere, so nothing can be copied into it");
-                    Problem::new(at.place, message)
-                        .hint("write access: mount for the storage, or leave out source and fill the image yourself")
-                });
+                problems
+                    .add(|| Problem::new(at.place, format!("{subject}: storage {id} {reason}")).hint(hint));
             }
             let path = files::locate(&at, base, &subject, problems)?;
             files::check_source(&path, &at, format, size, &subject, problems);

@@ -1,0 +1,442 @@
+//! What the cluster file says about one iSCSI target: the YAML shape and its own rules.
+//!
+//! Imports only `model`, the building blocks of `spec` and the shared part of the storage entries. Single words are in
+//! `words`.
+
+mod words;
+
+pub use words::{ChapUser, Iqn, Portal};
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::model::{AbsPath, ByteSize, HostId, ImageFormat, ImageId, SecretRef, StorageId};
+use crate::spec::input::{At, Place, Text};
+use crate::spec::problem::Problem;
+use crate::spec::scalar::Address;
+use crate::spec::secret::RawSecret;
+use crate::spec::{Declared, number, some_of};
+use crate::storage::spec::{Refusal, RefusedKey};
+
+/// The smallest LUN, in bytes: what `verify` reads of its ends.
+const SMALLEST: u64 = 1 << 20;
+/// A LUN's size is a multiple of this, in bytes: one sector.
+const SECTOR: u64 = 512;
+/// The highest number of a LUN: what every initiator and target writes as one byte (SAM-5, peripheral device addressing).
+const LAST_NUMBER: u8 = 255;
+/// The most LUNs of one target; the number 0 is tgt's controller.
+const MOST_LUNS: usize = LAST_NUMBER as usize;
+
+/// A target of one host, whose LUNs are the images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IscsiSpec {
+    /// The host that has it.
+    pub server: HostId,
+    /// Its name.
+    pub iqn: Iqn,
+    /// Its LUNs, in the order of the file.
+    pub luns: Vec<LunSpec>,
+    /// How initiators prove who they are; `None`: their address is enough.
+    pub chap: Option<ChapSpec>,
+    /// How hypervisors reach it.
+    pub access: IscsiAccess,
+    /// Which server offers it.
+    pub provider: IscsiProvider,
+    /// Where the server listens.
+    pub portals: Vec<Portal>,
+    /// Further addresses that may use the target besides the hypervisors (e.g. the machine that runs stor).
+    pub allow: Vec<String>,
+}
+
+impl IscsiSpec {
+    /// The LUN that is an image.
+    #[must_use]
+    pub fn lun(&self, image: &ImageId) -> Option<&LunSpec> {
+        self.luns.iter().find(|lun| lun.name == *image)
+    }
+
+    /// Says why an image is none of the LUNs.
+    #[must_use]
+    pub fn refuses(&self, image: &ImageId, format: ImageFormat, size: Option<ByteSize>) -> Option<Refusal> {
+        let Some(lun) = self.lun(image) else {
+            let names: Vec<&str> = self.luns.iter().map(|lun| lun.name.as_str()).collect();
+            return Some(Refusal {
+                key: RefusedKey::Storage,
+                reason: "it has no LUN of this name".to_owned(),
+                hint: format!("an image is the LUN of the same name; it has {}", some_of(names.into_iter())),
+            });
+        };
+        if format != ImageFormat::Raw {
+            return Some(Refusal {
+                key: RefusedKey::Format,
+                reason: format!("a LUN is raw, not {format}"),
+                hint: "write format: raw".to_owned(),
+            });
+        }
+        let differs = size.filter(|size| *size != lun.size)?;
+        Some(Refusal {
+            key: RefusedKey::Size,
+            reason: format!("the LUN has {}, not {differs}", lun.size),
+            hint: "give both the same size".to_owned(),
+        })
+    }
+}
+
+/// One LUN: the image of the same name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LunSpec {
+    /// The image.
+    pub name: ImageId,
+    /// Its number behind the target.
+    pub number: u8,
+    /// Its size.
+    pub size: ByteSize,
+    /// What holds its data on the server.
+    pub backing: Backing,
+}
+
+/// What holds a LUN's data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backing {
+    /// A file, which stor makes when it is missing.
+    File {
+        /// Where.
+        path: AbsPath,
+        /// Whether its blocks are taken at once.
+        allocation: Allocation,
+    },
+    /// A block device, e.g. a logical volume, which has to be there.
+    Device(AbsPath),
+}
+
+impl Backing {
+    /// Where it is on the server.
+    #[must_use]
+    pub fn path(&self) -> &AbsPath {
+        match self {
+            Self::File { path, .. } | Self::Device(path) => path,
+        }
+    }
+}
+
+/// How initiators prove who they are (RFC 1994; RFC 7143 section 12.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChapSpec {
+    /// The name that they give.
+    pub user: ChapUser,
+    /// Where the secret is.
+    pub secret: SecretRef,
+}
+
+/// When the blocks of a backing file are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Allocation {
+    /// When they are written.
+    Sparse,
+    /// When the file is made.
+    Full,
+}
+
+/// How hypervisors reach a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum IscsiAccess {
+    /// The kernel's initiator logs in, and libvirt has a pool of its LUNs.
+    Session,
+    /// QEMU's own client (libiscsi) reaches it; there is no session and no pool.
+    Direct,
+}
+
+/// Which server offers a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum IscsiProvider {
+    /// The one that has it already; else the kernel's where the kernel has one, else tgt.
+    Auto,
+    /// The kernel's (LIO).
+    Lio,
+    /// tgt, in user space.
+    Tgt,
+}
+
+/// A target of one host, whose LUNs are images.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Iscsi")]
+pub struct RawIscsi {
+    /// The host that offers it.
+    pub server: Text<HostId>,
+    /// The target's name: `iqn.`, the year and month in which you had the domain, the domain backwards, a colon and a name of
+    /// yours.
+    pub iqn: Text<Iqn>,
+    /// Its LUNs. Each is the image of the same name.
+    pub luns: At<Vec<RawLun>>,
+    /// Has initiators prove that they know a secret (CHAP).
+    #[schemars(extend("x-default" = "their address is enough"))]
+    pub chap: Option<RawChap>,
+    /// How hypervisors reach it: `session` (the kernel's initiator, with a libvirt pool) or `direct` (QEMU's libiscsi, no
+    /// session, no pool).
+    #[schemars(extend("default" = "session"))]
+    pub access: Option<At<IscsiAccess>>,
+    /// Which server offers it: `lio` (the kernel's), `tgt`, or `auto`: the kernel's where the host's kernel has one.
+    #[schemars(extend("default" = "auto"))]
+    pub provider: Option<At<IscsiProvider>>,
+    /// Where the server listens: `ADDRESS` or `ADDRESS:PORT`, one for each of its networks.
+    #[schemars(extend("x-default" = "the server's address, port 3260"))]
+    pub portals: Option<At<Vec<Text<Portal>>>>,
+    /// Further addresses that may use the target besides the hypervisors, e.g. that of the machine that runs stor.
+    #[schemars(extend("default" = []))]
+    pub allow: Option<Vec<Text<Address>>>,
+}
+
+/// One LUN.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Lun")]
+pub struct RawLun {
+    /// Its name: that of the image that it is.
+    pub name: Text<ImageId>,
+    /// Its size, with a unit. It may grow later; it never shrinks.
+    pub size: Text<ByteSize>,
+    /// The file on the server that holds its data. stor makes it when it is missing, and never overwrites one.
+    #[schemars(extend("x-default" = "required without `device`"))]
+    pub backing: Option<Text<AbsPath>>,
+    /// The block device on the server that holds its data, e.g. a logical volume. It has to be there, at least of this size, and
+    /// empty.
+    #[schemars(extend("x-default" = "required without `backing`"))]
+    pub device: Option<Text<AbsPath>>,
+    /// When the blocks of a backing file are taken: `sparse`, as they are written, or `full`, at once.
+    #[schemars(extend("default" = "sparse"))]
+    pub allocation: Option<At<Allocation>>,
+    /// Its number behind the target. Write it when you reorder the LUNs: guests know their LUN by it.
+    #[schemars(range(min = 1, max = 255), extend("x-default" = "its place in the list, from 1"))]
+    pub number: Option<At<u8>>,
+}
+
+/// How initiators prove who they are.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Chap")]
+pub struct RawChap {
+    /// The name that they give.
+    pub user: Text<ChapUser>,
+    /// Where the secret is, never the secret itself.
+    pub secret: At<RawSecret>,
+}
+
+impl RawIscsi {
+    /// Checks the target's own rules and claims its places.
+    pub fn resolve(self, id: &StorageId, declared: &mut Declared<'_>) -> Option<IscsiSpec> {
+        let server = self
+            .server
+            .parse_at(format_args!("storage {id}: server"), declared.problems)
+            .filter(|server| declared.host(&server.value, server.place, format!("storage {id}")).is_some());
+        let iqn = self.iqn.parse_at(format_args!("storage {id}: iqn"), declared.problems);
+        if let Some(iqn) = &iqn {
+            declared.space.target(iqn.value.as_str(), iqn.place, format!("storage {id}"), declared.problems);
+        }
+        let luns = self.resolve_luns(id, server.as_ref().map(|server| &server.value), declared);
+        let chap = match &self.chap {
+            None => Some(None),
+            Some(raw) => raw.resolve(id, declared).map(Some),
+        };
+        let access = self.access.map_or(IscsiAccess::Session, |at| at.value);
+        let portals = self.resolve_portals(id, access, declared);
+        let allow = self.allow.iter().flatten();
+        let allow: Vec<Option<Address>> =
+            allow.map(|word| word.parse(format_args!("storage {id}: allow"), declared.problems)).collect();
+        Some(IscsiSpec {
+            server: server?.value,
+            iqn: iqn?.value,
+            luns: luns?,
+            chap: chap?,
+            access,
+            provider: self.provider.map_or(IscsiProvider::Auto, |at| at.value),
+            portals: portals?,
+            allow: allow.into_iter().flatten().map(|address| address.to_string()).collect(),
+        })
+    }
+
+    fn resolve_luns(
+        &self,
+        id: &StorageId,
+        server: Option<&HostId>,
+        declared: &mut Declared<'_>,
+    ) -> Option<Vec<LunSpec>> {
+        let count = self.luns.value.len();
+        if !(1..=MOST_LUNS).contains(&count) {
+            let message = format!("storage {id}: {count} luns, it must have 1 to {MOST_LUNS}");
+            problem(declared, self.luns.place, message, "each image is a LUN: { name, size, backing }");
+            return None;
+        }
+        let mut names: BTreeMap<ImageId, Place> = BTreeMap::new();
+        let mut numbers: BTreeMap<u8, Place> = BTreeMap::new();
+        let mut luns = Vec::with_capacity(count);
+        for (raw, position) in self.luns.value.iter().zip(1..=LAST_NUMBER) {
+            let lun = raw.resolve(id, (server, position), declared);
+            let place = raw.number.map_or(raw.name.place, |at| at.place);
+            if let Some(lun) = &lun {
+                clash(id, ("LUN name", &lun.name), raw.name.place, &mut names, declared);
+                clash(id, ("LUN number", &lun.number), place, &mut numbers, declared);
+            }
+            luns.push(lun);
+        }
+        luns.into_iter().collect()
+    }
+
+    fn resolve_portals(
+        &self,
+        id: &StorageId,
+        access: IscsiAccess,
+        declared: &mut Declared<'_>,
+    ) -> Option<Vec<Portal>> {
+        let Some(list) = &self.portals else { return Some(Vec::new()) };
+        let subject = format!("storage {id}: portals");
+        let portals: Vec<Option<Portal>> =
+            list.value.iter().map(|word| word.parse(&subject, declared.problems)).collect();
+        if list.value.is_empty() {
+            problem(declared, list.place, format!("{subject}: the list is empty"), "remove the key");
+        }
+        if access == IscsiAccess::Direct && list.value.len() > 1 {
+            let message =
+                format!("{subject}: QEMU's own client uses one portal, the list has {}", list.value.len());
+            problem(declared, list.place, message, "keep one, or write access: session");
+        }
+        let mut seen: BTreeMap<Portal, Place> = BTreeMap::new();
+        for (portal, word) in portals.iter().flatten().zip(&list.value) {
+            clash(id, ("portal", portal), word.place, &mut seen, declared);
+        }
+        portals.into_iter().collect()
+    }
+}
+
+impl RawLun {
+    fn resolve(
+        &self,
+        id: &StorageId,
+        (server, position): (Option<&HostId>, u8),
+        declared: &mut Declared<'_>,
+    ) -> Option<LunSpec> {
+        let name = self.name.parse(format_args!("storage {id}: LUN name"), declared.problems);
+        let called = name.as_ref().map_or_else(|| format!("{position}"), ToString::to_string);
+        let subject = format!("storage {id}: LUN {called}");
+        let size = self.resolve_size(&subject, declared);
+        let backing = self.resolve_backing(&subject, server, declared);
+        let range = 1..=LAST_NUMBER;
+        let number =
+            number(self.number, position, range, format_args!("{subject}: number"), declared.problems);
+        Some(LunSpec { name: name?, number, size: size?, backing: backing? })
+    }
+
+    fn resolve_size(&self, subject: &str, declared: &mut Declared<'_>) -> Option<ByteSize> {
+        let size = self.size.parse(format_args!("{subject}: size"), declared.problems)?;
+        if size.bytes() < SMALLEST || size.bytes() % SECTOR != 0 {
+            let message = format!("{subject}: size {size} is no size of a LUN");
+            let hint = "write at least 1MiB, in whole sectors of 512 bytes";
+            problem(declared, self.size.place, message, hint);
+            return None;
+        }
+        Some(size)
+    }
+
+    fn resolve_backing(
+        &self,
+        subject: &str,
+        server: Option<&HostId>,
+        declared: &mut Declared<'_>,
+    ) -> Option<Backing> {
+        match (&self.backing, &self.device) {
+            (Some(word), None) => {
+                let path = word.parse(format_args!("{subject}: backing"), declared.problems)?;
+                if is_device(&path) {
+                    let message = format!("{subject}: backing {path} is below /dev");
+                    problem(declared, word.place, message, "write device: for a block device");
+                    return None;
+                }
+                if let Some(server) = server {
+                    let owner = subject.to_owned();
+                    declared.space.serve(
+                        (server, &path),
+                        word.place,
+                        owner,
+                        "backing file",
+                        declared.problems,
+                    );
+                }
+                let allocation = self.allocation.map_or(Allocation::Sparse, |at| at.value);
+                Some(Backing::File { path, allocation })
+            }
+            (None, Some(word)) => {
+                if let Some(at) = self.allocation {
+                    let message = format!("{subject}: allocation has no meaning beside device");
+                    problem(declared, at.place, message, "remove the key");
+                }
+                let path = word.parse(format_args!("{subject}: device"), declared.problems)?;
+                if !is_device(&path) {
+                    let message = format!("{subject}: device {path} is not below /dev");
+                    problem(declared, word.place, message, "write backing: for a file");
+                    return None;
+                }
+                if let Some(server) = server {
+                    let owner = subject.to_owned();
+                    declared.space.device((server, &path), word.place, owner, declared.problems);
+                }
+                Some(Backing::Device(path))
+            }
+            (backing, _) => {
+                let place = self.device.as_ref().filter(|_| backing.is_some()).map(|word| word.place);
+                let message = match place {
+                    Some(_) => format!("{subject}: it has both backing and device, it must have one"),
+                    None => format!("{subject}: it has neither backing nor device"),
+                };
+                let hint = "write backing: /srv/iscsi/NAME.img for a file, or device: /dev/VG/NAME";
+                problem(declared, place.unwrap_or(self.name.place), message, hint);
+                None
+            }
+        }
+    }
+}
+
+impl RawChap {
+    fn resolve(&self, id: &StorageId, declared: &mut Declared<'_>) -> Option<ChapSpec> {
+        let user = self.user.parse(format_args!("storage {id}: chap user"), declared.problems);
+        let subject = format!("storage {id}: chap secret");
+        let secret = self.secret.value.resolve(self.secret.place, subject, declared);
+        Some(ChapSpec { user: user?, secret: secret? })
+    }
+}
+
+fn is_device(path: &AbsPath) -> bool {
+    path.as_str().starts_with("/dev/")
+}
+
+/// Reports what only one of a storage's entries may have.
+fn clash<T: Ord + Clone + fmt::Display>(
+    id: &StorageId,
+    (what, value): (&str, &T),
+    place: Place,
+    seen: &mut BTreeMap<T, Place>,
+    declared: &mut Declared<'_>,
+) {
+    if let Some(first) = seen.get(value) {
+        let first = *first;
+        declared.problems.add(|| {
+            Problem::new(place, format!("storage {id}: {what} {value} is used twice"))
+                .and(first, "first used here")
+                .hint("give each its own")
+        });
+        return;
+    }
+    seen.insert(value.clone(), place);
+}
+
+fn problem(declared: &mut Declared<'_>, place: Place, message: String, hint: &str) {
+    declared.problems.add(|| Problem::new(place, message).hint(hint));
+}
