@@ -195,10 +195,12 @@ fn reasons(state: &State, mark: &Mark, rules: &BTreeSet<String>) -> Vec<Differen
             "does not",
         ));
     }
-    if !state.unit.is_active() || !state.unit.is_enabled() {
-        let shown = match state.unit.load.is_empty() {
-            true => "absent".to_owned(),
-            false => state.unit.summary(),
+    let unit = &state.unit;
+    if !unit.is_active() || !unit.is_enabled() || unit.needs_reload {
+        let shown = match (unit.load.is_empty(), unit.needs_reload) {
+            (true, _) => "absent".to_owned(),
+            (false, true) => "changed since systemd read it".to_owned(),
+            (false, false) => unit.summary(),
         };
         why.push(Difference::new(format!("unit {}", mark.unit()), "enabled, active", shown));
     }
