@@ -90,7 +90,7 @@ fn act(
     match action {
         Action::Run(command) => host.run(command).map(drop)?,
         Action::MustBeAbsent { probe, subject } => must_be_absent(host, probe, subject)?,
-        Action::WriteFile(file) => host.write_file(file)?,
+        Action::WriteFile(file) | Action::Stamp(file) => host.write_file(file)?,
         Action::EditBlock(block) => host.edit_block(block, &peer_keys(block, fleet)?)?,
         Action::CopyIn { source, target } => host.copy_in(source, target)?,
         Action::EnsurePool { name, xml } => {
@@ -100,6 +100,16 @@ fn act(
         Action::RemovePool { name } => {
             let (name, words) = (name.to_string(), format!("remove pool {name}"));
             libvirt(host.id(), connector, words, move |daemon| daemon.remove_pool(&name))?;
+        }
+        Action::EnsureSecret { id, xml, value } => {
+            let (id, xml, value) = (*id, xml.to_string(), (*value).clone());
+            let words = format!("set secret {id}");
+            libvirt(host.id(), connector, words, move |daemon| daemon.ensure_secret(id, &xml, &value))?;
+        }
+        Action::RemoveSecret { id } => {
+            let id = *id;
+            let words = format!("remove secret {id}");
+            libvirt(host.id(), connector, words, move |daemon| daemon.remove_secret(id))?;
         }
         Action::DefineGuest { name, xml } => {
             let (xml, words) = (xml.to_string(), format!("define guest {name}"));

@@ -19,6 +19,7 @@ use crate::model::{HostSpec, Role};
 
 mod domains;
 mod pools;
+mod secrets;
 
 /// Time for ssh, its key exchange and the daemon's handshake. ssh's own ConnectTimeout only covers the first part.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);

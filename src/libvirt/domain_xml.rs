@@ -39,7 +39,7 @@ impl fmt::Display for DomainType {
 }
 
 /// The name space of all UUIDs that stor derives (UUID version 5, RFC 9562 section 5.5); chosen once at random.
-const NAMESPACE: Uuid = Uuid::from_u128(0x6d1f_07a4_0c7d_4b0e_9a5c_57c1_37f0_2b8e);
+pub(super) const NAMESPACE: Uuid = Uuid::from_u128(0x6d1f_07a4_0c7d_4b0e_9a5c_57c1_37f0_2b8e);
 
 /// The UUID of a guest that stor defines; the same for the same cluster and guest names, on every host.
 #[must_use]

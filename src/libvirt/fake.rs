@@ -11,7 +11,7 @@ use super::{
     Connector, DomainFacts, DomainState, Hypervisor, JobOperation, JobStats, LibvirtError, MigrationRequest,
     NodeFacts, PauseReason, domain_xml, pool_xml,
 };
-use crate::model::{ByteSize, HostId};
+use crate::model::{ByteSize, HostId, Secret, SecretId};
 use crate::model::{HostSpec, Role};
 
 mod daemon;
@@ -32,6 +32,15 @@ pub struct FakePool {
     pub refreshed: u32,
 }
 
+/// One secret of a fake daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FakeSecret {
+    /// Its definition.
+    pub xml: String,
+    /// Its value, once it was set.
+    pub value: Option<Secret>,
+}
+
 /// One daemon and what it knows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FakeDaemon {
@@ -45,6 +54,8 @@ pub struct FakeDaemon {
     pub domains: BTreeMap<String, DomainFacts>,
     /// Pools by name.
     pub pools: BTreeMap<String, FakePool>,
+    /// Secrets by UUID.
+    pub secrets: BTreeMap<SecretId, FakeSecret>,
     /// What its CPU lacks for any guest; `None` when it lacks nothing.
     pub cpu_lacks: Option<String>,
 }
@@ -101,6 +112,7 @@ impl FakeConnector {
                 node,
                 domains: BTreeMap::new(),
                 pools: BTreeMap::new(),
+                secrets: BTreeMap::new(),
                 cpu_lacks: None,
             };
             fake.0.lock().daemons.insert(host.id.clone(), daemon);
@@ -172,6 +184,7 @@ mod code {
     pub const NO_DOMAIN: u32 = 42;
     pub const NO_STORAGE_POOL: u32 = 49;
     pub const OPERATION_FAILED: u32 = 9;
+    pub const NO_SECRET: u32 = 66;
 }
 
 fn facts(xml: &str, state: DomainState) -> Result<DomainFacts, LibvirtError> {

@@ -13,6 +13,7 @@ mod lazy;
 pub mod pool_xml;
 pub mod pools;
 pub mod qemu_conf;
+pub mod secrets;
 pub mod uri;
 pub mod xml;
 
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::model::{ByteSize, HostId, Rate};
+use crate::model::{ByteSize, HostId, Rate, Secret, SecretId};
 
 /// Says what libvirt refused or could not do.
 #[derive(Debug, thiserror::Error)]
@@ -262,6 +263,16 @@ pub trait Hypervisor: Send + Sync {
     /// # Errors
     /// [`LibvirtError`]
     fn remove_pool(&self, name: &str) -> Result<(), LibvirtError>;
+    /// Defines a secret, which must be the XML's, and sets its value; both may have been done before.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]; it never shows the value.
+    fn ensure_secret(&self, id: SecretId, xml: &str, value: &Secret) -> Result<(), LibvirtError>;
+    /// Undefines a secret with its value; nothing to do when it does not exist.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn remove_secret(&self, id: SecretId) -> Result<(), LibvirtError>;
     /// Whether this host's CPU can run the guest CPU of a domain's live XML (`virConnectCompareHypervisorCPU`);
     /// `Err` text names what is missing.
     ///

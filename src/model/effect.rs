@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{AbsPath, Command, HostId, ImageFormat, ImageLocation, Secret};
+use super::{AbsPath, Command, HostId, ImageFormat, ImageLocation, Secret, SecretId};
 
 /// File permission bits, e.g. `0o644`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -105,6 +105,25 @@ pub enum Effect {
     RemovePool {
         /// Pool name.
         name: String,
+    },
+    /// Defines a libvirt secret and gives it its value; then leaves a stamp of the value, so that a run that dies in between
+    /// gives the value once more.
+    EnsureSecret {
+        /// UUID.
+        id: SecretId,
+        /// Secret XML (<https://libvirt.org/formatsecret.html>); it holds no value.
+        xml: String,
+        /// The value.
+        value: Secret,
+        /// The file with the stamp ([`super::Stamp`]).
+        stamp: FileSpec,
+    },
+    /// Undefines a libvirt secret and forgets its stamp.
+    RemoveSecret {
+        /// UUID.
+        id: SecretId,
+        /// The file with the stamp.
+        stamp: AbsPath,
     },
     /// Creates an image.
     CreateImage(ImageSpec),

@@ -31,7 +31,7 @@ pub use image::{ImageFormat, ImageLocation};
 pub use observations::{HostSeen, Observations, Unknown};
 pub use owned::{Owned, OwnedKind, Record, RecordError};
 pub use path::AbsPath;
-pub use secret::{Secret, SecretRef, Secrets, Stamp};
+pub use secret::{Secret, SecretId, SecretRef, Secrets, Stamp};
 pub use size::{ByteSize, Rate};
 pub use step::{Blocked, Broken, Difference, Proposal, ResourceId, ResourceKind, Risk, Step};
 pub use wave::Wave;

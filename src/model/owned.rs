@@ -35,6 +35,8 @@ pub enum OwnedKind {
     GaneshaExport,
     /// A libvirt storage pool; `name` is the pool's name.
     Pool,
+    /// A libvirt secret; `name` is its UUID, the detail `stamp` the file with the stamp of its value.
+    Secret,
     /// An image; never removed unless told by name.
     Image,
     /// A libvirt domain that stor defined; `name` is the domain's name.

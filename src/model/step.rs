@@ -26,6 +26,7 @@ pub enum ResourceKind {
     Mount,
     Session,
     Pool,
+    Secret,
     Trust,
     Firewall,
     Boolean,

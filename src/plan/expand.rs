@@ -6,7 +6,9 @@
 use std::path::Path;
 
 use crate::model::path::PathError;
-use crate::model::{AbsPath, BlockSpec, Command, Effect, FileSpec, ImageLocation, ImageSpec};
+use crate::model::{
+    AbsPath, BlockSpec, Command, Effect, FileSpec, ImageLocation, ImageSpec, Secret, SecretId,
+};
 
 /// Deadline for copying or preparing an image on the host.
 const IMAGE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(600);
@@ -62,6 +64,22 @@ pub enum Action<'a> {
         /// Pool name.
         name: &'a str,
     },
+    /// Defines a secret through libvirt and sets its value.
+    EnsureSecret {
+        /// UUID.
+        id: SecretId,
+        /// Secret XML.
+        xml: &'a str,
+        /// The value.
+        value: &'a Secret,
+    },
+    /// Writes the stamp of a secret's value; what a person typed cannot be stamped.
+    Stamp(&'a FileSpec),
+    /// Undefines a secret through libvirt.
+    RemoveSecret {
+        /// UUID.
+        id: SecretId,
+    },
     /// Defines a domain through libvirt.
     DefineGuest {
         /// Domain name.
@@ -103,6 +121,12 @@ pub fn expand(effect: &Effect) -> Result<Expansion<'_>, ExpandError> {
         Effect::EditBlock(block) => Expansion::of([Action::EditBlock(block)]),
         Effect::EnsurePool { name, xml } => Expansion::of([Action::EnsurePool { name, xml }]),
         Effect::RemovePool { name } => Expansion::of([Action::RemovePool { name }]),
+        Effect::EnsureSecret { id, xml, value, stamp } => {
+            Expansion::of([Action::EnsureSecret { id: *id, xml, value }, Action::Stamp(stamp)])
+        }
+        Effect::RemoveSecret { id, stamp } => {
+            Expansion::of([Action::RemoveSecret { id: *id }, Action::Run(remove([stamp]))])
+        }
         Effect::DefineGuest { name, xml } => Expansion::of([Action::DefineGuest { name, xml }]),
         Effect::UndefineGuest { name } => Expansion::of([Action::UndefineGuest { name }]),
         Effect::CreateImage(image) => create_image(image)?,

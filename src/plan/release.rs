@@ -13,7 +13,7 @@ use super::scene::Scene;
 use super::users::{self, InUse};
 use crate::model::{
     AbsPath, BlockSpec, Blocked, Command, Difference, Effect, FileMode, Finding, FindingCode, HostId, Owned,
-    OwnedKind, Proposal, ResourceId, ResourceKind, Risk, Severity, Step, StorageId, Wave,
+    OwnedKind, Proposal, ResourceId, ResourceKind, Risk, SecretId, Severity, Step, StorageId, Wave,
 };
 use crate::storage::{gluster, mount_unit, nfs};
 
@@ -118,6 +118,7 @@ fn steps(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> Res
             let effect = Effect::RemovePool { name: name.to_owned() };
             vec![removal(ResourceKind::Pool).step(Wave::ReleasePool, format!("remove pool {name}"), effect)]
         }
+        OwnedKind::Secret => secret(&removal(ResourceKind::Secret))?,
         OwnedKind::Unit => {
             let title = format!("stop and remove {name}");
             run(ResourceKind::Mount, Wave::ReleaseMount, title, mount_unit::remove(name))
@@ -163,6 +164,23 @@ fn steps(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> Res
         },
         OwnedKind::Image => image(scene, &removal(ResourceKind::Image), data)?,
     })
+}
+
+/// After the pools and sessions that log in with it.
+fn secret(removal: &Removal<'_>) -> Result<Vec<Step>, Box<Blocked>> {
+    let name = &removal.entry.name;
+    let damaged = |reason: String| {
+        let subject = ResourceId::new(removal.kind, name);
+        let blocked = Blocked::new(Wave::ReleaseMount, subject, reason).on(removal.host);
+        Box::new(
+            blocked.hint("the record names it wrongly: remove the secret with virsh, and the entry by hand"),
+        )
+    };
+    let id = name.parse().map(SecretId).map_err(|_| damaged(format!("{name:?} is no UUID of a secret")))?;
+    let stamp = removal.entry.detail.get("stamp").map_or("", String::as_str);
+    let stamp = AbsPath::new(stamp).map_err(|error| damaged(error.to_string()))?;
+    let title = format!("remove secret {id} from libvirt");
+    Ok(vec![removal.step(Wave::ReleaseMount, title, Effect::RemoveSecret { id, stamp })])
 }
 
 /// The line that includes the file goes first: a missing file would keep the server from starting.

@@ -140,6 +140,21 @@ impl Script {
                 self.line(format!("    virsh pool-undefine {name}"));
                 self.line("fi");
             }
+            Action::EnsureSecret { id, xml, .. } => {
+                self.here("virsh secret-define /dev/stdin", xml);
+                self.comment("The value is secret and not shown here: virsh asks for it on the terminal.");
+                self.line(format!("virsh secret-set-value {id} --interactive"));
+            }
+            Action::Stamp(file) => {
+                let path = &file.path;
+                self.comment(&format!("stor leaves a stamp of the value in {path}, this script does not:"));
+                self.comment("the next `stor apply` gives libvirt the value once more.");
+            }
+            Action::RemoveSecret { id } => {
+                self.line(format!("if virsh secret-dumpxml {id} >/dev/null 2>&1; then"));
+                self.line(format!("    virsh secret-undefine {id}"));
+                self.line("fi");
+            }
             Action::DefineGuest { xml, .. } => self.here("virsh define /dev/stdin", xml),
             Action::UndefineGuest { name } => self.line(format!("virsh undefine {}", word(name))),
         }

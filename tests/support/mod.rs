@@ -123,6 +123,10 @@ impl World {
             });
             self.libvirt.daemon(id, |daemon| {
                 out.push_str(&format!("{:#?}\n{:#?}\n", daemon.domains, daemon.pools));
+                for (id, secret) in &daemon.secrets {
+                    let value = secret.value.as_ref().map(stor::model::Secret::reveal);
+                    out.push_str(&format!("secret {id} {value:?} {}\n", secret.xml));
+                }
             });
         }
         out.push_str(&format!("{:#?}\n", self.pool.lock().unwrap()));

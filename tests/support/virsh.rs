@@ -22,6 +22,7 @@ fn on(daemon: &mut FakeDaemon, args: &[&str]) -> Answer {
     }
     match args {
         ["-r", text] if text.starts_with("list --all --uuid --name;") => answer(0, domains(daemon)),
+        ["-r", "-c", _, text] if text.starts_with("secret-list;") => secrets(daemon, text),
         ["-r", "-c", _, text] => pools(daemon, text),
         ["autostart", "--", name] => match daemon.domains.get_mut(*name) {
             Some(domain) => {
@@ -86,6 +87,24 @@ fn pools(daemon: &FakeDaemon, text: &str) -> Answer {
                 out.status = Some(1);
                 writeln!(out.stderr, "error: failed to get pool '{name}'").unwrap();
             }
+        }
+    }
+    out
+}
+
+fn secrets(daemon: &FakeDaemon, text: &str) -> Answer {
+    let mut out = answer(0, " UUID   Usage\n---------------\n");
+    for (id, secret) in &daemon.secrets {
+        let usage = secret.xml.split("<target>").nth(1).and_then(|rest| rest.split('<').next()).unwrap();
+        writeln!(out.stdout, " {id}   iscsi {usage}").unwrap();
+    }
+    out.stdout.push('\n');
+    let wanted = text.rsplit(' ').next().unwrap();
+    match daemon.secrets.iter().find(|(id, _)| id.to_string() == wanted) {
+        Some((_, secret)) => out.stdout.push_str(&format!("{}\n", secret.xml)),
+        None => {
+            out.status = Some(1);
+            writeln!(out.stderr, "error: failed to get secret '{wanted}'").unwrap();
         }
     }
     out

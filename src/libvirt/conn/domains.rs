@@ -12,7 +12,7 @@ use crate::libvirt::{
     DomainFacts, DomainState, Hypervisor, JobOperation, JobStats, LibvirtError, MigrationRequest, NodeFacts,
     PauseReason, domain_xml, xml,
 };
-use crate::model::{ByteSize, HostId};
+use crate::model::{ByteSize, HostId, Secret, SecretId};
 
 impl SshHypervisor {
     fn find(&self, name: &str) -> Result<Option<Domain>, LibvirtError> {
@@ -183,6 +183,14 @@ impl Hypervisor for SshHypervisor {
 
     fn remove_pool(&self, name: &str) -> Result<(), LibvirtError> {
         self.drop_pool(name)
+    }
+
+    fn ensure_secret(&self, id: SecretId, xml: &str, value: &Secret) -> Result<(), LibvirtError> {
+        self.make_secret(id, xml, value)
+    }
+
+    fn remove_secret(&self, id: SecretId) -> Result<(), LibvirtError> {
+        self.drop_secret(id)
     }
 
     fn cpu_fits(&self, domain_xml: &str) -> Result<Result<(), String>, LibvirtError> {

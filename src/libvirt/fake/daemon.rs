@@ -177,6 +177,26 @@ impl Hypervisor for FakeHypervisor {
         })
     }
 
+    fn ensure_secret(&self, id: SecretId, xml: &str, value: &Secret) -> Result<(), LibvirtError> {
+        self.change(&format!("define secret {id}"), |daemon| {
+            let old = daemon.secrets.remove(&id).and_then(|old| old.value);
+            daemon.secrets.insert(id, FakeSecret { xml: xml.to_owned(), value: old });
+            Ok(())
+        })?;
+        self.change(&format!("set the value of secret {id}"), |daemon| {
+            let secret = daemon.secrets.get_mut(&id);
+            secret.ok_or((code::NO_SECRET, "Secret not found".to_owned()))?.value = Some(value.clone());
+            Ok(())
+        })
+    }
+
+    fn remove_secret(&self, id: SecretId) -> Result<(), LibvirtError> {
+        self.change(&format!("remove secret {id}"), |daemon| {
+            daemon.secrets.remove(&id);
+            Ok(())
+        })
+    }
+
     fn cpu_fits(&self, _domain_xml: &str) -> Result<Result<(), String>, LibvirtError> {
         self.read("compare the CPU", |daemon| Ok(daemon.cpu_lacks.clone().map_or(Ok(()), Err)))
     }
