@@ -1,6 +1,7 @@
 //! References to secrets: the cluster file says where a value is, never the value itself.
 //!
-//! Imports `model`, `input`, `scalar`, `files`, `problem`. Reading the value belongs in `host::secrets`.
+//! Imports `model`, `host::secrets` (who may read a file), `input`, `scalar`, `files`, `problem`. Reading the value belongs in
+//! `host::secrets`, when a plan needs it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +14,8 @@ use super::input::{Place, Scalar, Text};
 use super::problem::Problem;
 use super::resolve::Declared;
 use super::scalar::{LocalFile, ScalarError};
-use crate::model::SecretRef;
+use crate::host::secrets;
+use crate::model::{SecretRef, chain};
 
 /// The most words of a command.
 const MOST_WORDS: usize = 64;
@@ -53,7 +55,16 @@ impl RawSecret {
         }
         if let Some(word) = &self.file {
             let at = word.parse_at(format_args!("{subject}: file"), declared.problems)?;
-            return files::locate(&at, declared.base, &subject, declared.problems).map(SecretRef::File);
+            let path = files::locate(&at, declared.base, &subject, declared.problems)?;
+            // Only the file's owner and mode are looked at; its value is read by the commands that need it.
+            if let Err(error) = secrets::check_file(&path) {
+                let message = format!("{subject}: {}", chain(&error));
+                declared.problems.add(|| match error.hint() {
+                    Some(hint) => Problem::new(at.place, message).hint(hint),
+                    None => Problem::new(at.place, message),
+                });
+            }
+            return Some(SecretRef::File(path));
         }
         if let Some(word) = &self.env {
             let EnvName(name) = word.parse(format_args!("{subject}: env"), declared.problems)?;
@@ -71,7 +82,15 @@ impl RawSecret {
         let words: Vec<Option<Word>> =
             words.iter().map(|word| word.parse(&subject, declared.problems)).collect();
         let words: Option<Vec<String>> = words.into_iter().map(|word| Some(word?.0)).collect();
-        words.map(SecretRef::Command)
+        let words = words?;
+        if words.first().is_some_and(|program| program.contains('=') || program.starts_with('-')) {
+            // It is started by env(1), which would take it for a variable or an option.
+            declared.problems.add(|| {
+                Problem::new(place, format!("{subject}: its first word is no program"))
+                    .hint("write [program, argument, ...]; a shell's line is [sh, -c, '...']")
+            });
+        }
+        Some(SecretRef::Command(words))
     }
 }
 
