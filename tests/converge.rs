@@ -151,3 +151,47 @@ fn deleting_data_that_breaks_anywhere_is_finished_by_the_next() {
     let named = DeleteData(["gfs".parse().unwrap()].into());
     breaks_anywhere(&[Goal::Apply(&file)], &Goal::Destroy(&file, named));
 }
+
+/// The usual hosts with a directory that the first of them exports.
+const NFS: &str = "
+storage:
+  vmstore:
+    nfs: { server: store1, path: /data/vmstore }
+
+images:
+  web1: { storage: vmstore, size: 1GiB }
+
+guests:
+  web1: { image: web1, memory: 192MiB, on: kvm1 }
+";
+
+fn with_nfs(more: &str) -> Cluster {
+    let hosts = CLUSTER.split("storage:").next().unwrap();
+    let text = NFS.replace("/data/vmstore }", &format!("/data/vmstore{more} }}"));
+    assert!(text.contains(more));
+    cluster(&(hosts.to_owned() + &text))
+}
+
+#[test]
+fn an_export_with_mounts_that_breaks_anywhere_is_finished_by_the_next() {
+    breaks_anywhere(&[], &Goal::Apply(&with_nfs("")));
+}
+
+#[test]
+fn an_export_without_mounts_that_breaks_anywhere_is_finished_by_the_next() {
+    breaks_anywhere(&[], &Goal::Apply(&with_nfs(", provider: ganesha, access: direct")));
+}
+
+#[test]
+fn another_server_for_the_same_directory_that_breaks_anywhere_is_finished_by_the_next() {
+    let (kernel, ganesha) = (with_nfs(", provider: kernel"), with_nfs(", provider: ganesha"));
+    breaks_anywhere(&[Goal::Apply(&kernel)], &Goal::Apply(&ganesha));
+    breaks_anywhere(&[Goal::Apply(&ganesha)], &Goal::Apply(&kernel));
+}
+
+#[test]
+fn an_export_given_back_that_breaks_anywhere_is_finished_by_the_next() {
+    for file in [with_nfs(""), with_nfs(", provider: ganesha, access: direct")] {
+        breaks_anywhere(&[Goal::Apply(&file)], &Goal::Destroy(&file, DeleteData::default()));
+    }
+}

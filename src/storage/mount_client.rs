@@ -14,7 +14,7 @@ use super::packages::PackagesError;
 use crate::libvirt::{pool_xml, pools, qemu_conf};
 use crate::model::{
     AbsPath, Blocked, Difference, Effect, HostId, Observations, Owned, OwnedKind, Proposal, Query, Record,
-    RecordError, ResourceId, ResourceKind, Step, StorageId, Unknown, Wave,
+    RecordError, ResourceId, ResourceKind, Risk, Step, StorageId, Unknown, Wave,
 };
 use crate::spec::Cluster;
 
@@ -151,6 +151,15 @@ enum UnitWork {
     Users,
 }
 
+/// Whether what is mounted has to be mounted anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Anew {
+    /// What is mounted stays.
+    No,
+    /// It is unmounted before its server changes, and mounted again: its file handles would be another server's.
+    Yes,
+}
+
 /// One mounted storage on one hypervisor.
 #[derive(Debug, Clone, Copy)]
 pub struct MountClient<'a> {
@@ -168,8 +177,14 @@ pub struct MountClient<'a> {
     pub unit: &'a MountUnit,
     /// What the kernel's mount table calls the type.
     pub fs_type: &'static str,
+    /// What it calls another version of the same, which has to be mounted anew.
+    pub other_types: &'static [&'static str],
+    /// The definition of its pool.
+    pub pool: &'a str,
     /// What the mount table may have as the source.
     pub sources: &'a BTreeSet<String>,
+    /// Whether it has to be mounted anew whatever is mounted.
+    pub anew: Anew,
 }
 
 impl MountClient<'_> {
@@ -190,7 +205,8 @@ impl MountClient<'_> {
     }
 
     fn is_right(&self, mount: &Mount) -> bool {
-        mount.fs_type == self.fs_type && self.sources.contains(&mount.source)
+        let known = mount.fs_type == self.fs_type || self.other_types.contains(&mount.fs_type.as_str());
+        known && self.sources.contains(&mount.source)
     }
 
     /// Plans unit, mount point and mount.
@@ -200,7 +216,7 @@ impl MountClient<'_> {
     pub fn mount(&self, steps: &mut Vec<Step>) -> Result<(), Stop> {
         let Self { id, seen, host, .. } = *self;
         let name = self.unit.name();
-        let mounted = self.mounted()?;
+        let mut mounted = self.mounted()?;
         if mounted.is_none() {
             self.refuse_covering_files()?;
         }
@@ -219,7 +235,13 @@ impl MountClient<'_> {
             UnitWork::Users => return Ok(()),
             UnitWork::Own(difference) => difference,
         };
-        self.mount_point(mounted.as_ref(), steps)?;
+        if let Some(old) = mounted.take_if(|mount| self.is_outdated(mount)) {
+            if state.is_active() && !self.netfs_goes()? {
+                steps.push(self.unmount(&name, &old));
+            }
+        } else {
+            self.mount_point(mounted.as_ref(), steps)?;
+        }
         let write = work.is_some();
         if let Some(difference) = work {
             let title = format!("write the mount unit of {}", self.unit.path);
@@ -229,6 +251,36 @@ impl MountClient<'_> {
         }
         self.activate(&name, &state, write, mounted.is_some(), steps);
         Ok(())
+    }
+
+    /// Tells whether a mount of this storage has to go and come back.
+    fn is_outdated(&self, mount: &Mount) -> bool {
+        self.anew == Anew::Yes || mount.fs_type != self.fs_type || matches!(self.netfs_goes(), Ok(true))
+    }
+
+    /// Tells whether a pool of libvirt's own mounts the storage now and has to give way.
+    fn netfs_goes(&self) -> Result<bool, Stop> {
+        let Self { cluster, id, seen, host, .. } = *self;
+        let answer = seen.answer(host, &pools::query([id.as_str()]))?;
+        let Ok(pools) = pools::parse(answer) else { return Ok(false) };
+        let owned = Record::observed(seen, &cluster.name, host)?.owns(OwnedKind::Pool, id.as_str());
+        let netfs = pools.get(id.as_str()).filter(|pool| pool.active && pool.definition.kind == "netfs");
+        let differs = |pool: &&pools::PoolSeen| {
+            pool_xml::parse(self.pool).is_ok_and(|own| !own.differences(&pool.definition).is_empty())
+        };
+        Ok(owned && netfs.is_some_and(|pool| self.anew == Anew::Yes || differs(&pool)))
+    }
+
+    /// Fails, and changes nothing, while anybody has a file open there.
+    fn unmount(&self, name: &str, old: &Mount) -> Step {
+        let path = &self.unit.path;
+        let effect = Effect::Run(mount_unit::stop(name));
+        let title = format!("unmount {path}, to mount it anew");
+        let desired = format!("{} from {}", self.fs_type, self.unit.source);
+        let difference = Difference::new(format!("mount.{path}"), desired, format!("{old}, of before"));
+        self.step(Wave::ReleaseMount, self.mount_id(), title, effect)
+            .because(difference)
+            .risking(Risk::Disruptive)
     }
 
     /// What is mounted at the place, when it is this storage.
@@ -349,12 +401,22 @@ impl MountClient<'_> {
         self.mount_point(mounted.as_ref(), steps)
     }
 
-    /// Plans the pool on the mount; `xml` is its definition.
+    /// Plans the pool on the mount.
     ///
     /// # Errors
     /// [`Stop`]
-    pub fn pool(&self, xml: &str, steps: &mut Vec<Step>) -> Result<(), Stop> {
+    pub fn pool(&self, steps: &mut Vec<Step>) -> Result<(), Stop> {
         let Self { cluster, id, seen, host, .. } = *self;
+        let xml = self.pool;
+        let goes = self.netfs_goes()?;
+        if goes {
+            let effect = Effect::RemovePool { name: id.to_string() };
+            let title = format!("stop pool {id}, which unmounts it, to make it anew");
+            let difference =
+                Difference::new(format!("pool.{id}"), "as the file says", "mounted by libvirt as before");
+            let step = self.step(Wave::ReleasePool, self.pool_id(), title, effect);
+            steps.push(step.because(difference).risking(Risk::Disruptive));
+        }
         let answer = seen.answer(host, &pools::query([id.as_str()]))?;
         let pools = match pools::parse(answer) {
             Ok(pools) => pools,
@@ -370,6 +432,9 @@ impl MountClient<'_> {
         if let Some(found) = pools.get(id.as_str()) {
             // The builder's own XML always reads back.
             why = pool_xml::parse(xml).map(|own| own.differences(&found.definition)).unwrap_or_default();
+            if goes {
+                why.push(Difference::new(field("state"), "active", "stopped before"));
+            }
             if !found.active {
                 why.push(Difference::new(field("state"), "active", "inactive"));
             }

@@ -235,6 +235,14 @@ pub fn start(unit: &str, path: &AbsPath, fs_type: &str) -> Vec<Command> {
     ]
 }
 
+/// Unmounts, as far as it is mounted; fails while a file there is open.
+#[must_use]
+pub fn stop(unit: &str) -> Vec<Command> {
+    let (first, rest) = unit.split_at(unit.len().min(1));
+    let pattern = format!("[{first}]{rest}");
+    vec![Command::new("systemctl").args(["stop", "--", &pattern]).deadline(MOUNT_DEADLINE)]
+}
+
 /// Unmounts, removes the unit file and has systemd forget it; may run again after having been interrupted.
 ///
 /// `stop` fails for a unit that does not exist, but not for a pattern that matches none; systemd takes backslashes in a

@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use stor::host::fake::{Files, Machine, answer, coreutils, failure};
+use stor::host::fake::{File, Files, Machine, answer, coreutils, failure};
 use stor::libvirt::fake::FakeConnector;
 use stor::model::{AbsPath, Answer, Command, HostId};
 
 use super::gluster::{GROUP, Pool};
 use super::tools::{block, cksum, first_entry, remove_tree, replace, stat};
-use super::{path, virsh};
+use super::{nfs, path, virsh};
 
 /// A host's state besides its files.
 pub struct Debian {
     id: HostId,
     libvirt: Option<FakeConnector>,
     pool: Arc<Mutex<Pool>>,
+    nfs: Arc<Mutex<nfs::Servers>>,
     pub packages: BTreeSet<String>,
     /// Units that systemd has read: name to the text of the file.
     pub loaded: BTreeMap<String, String>,
@@ -63,11 +64,17 @@ impl Machine for Shared {
 }
 
 impl Debian {
-    pub fn new(id: HostId, libvirt: Option<FakeConnector>, pool: Arc<Mutex<Pool>>) -> Self {
+    pub fn new(
+        id: HostId,
+        libvirt: Option<FakeConnector>,
+        pool: Arc<Mutex<Pool>>,
+        nfs: Arc<Mutex<nfs::Servers>>,
+    ) -> Self {
         Self {
             id,
             libvirt,
             pool,
+            nfs,
             packages: BTreeSet::new(),
             loaded: BTreeMap::new(),
             mounts: BTreeMap::new(),
@@ -89,7 +96,15 @@ impl Debian {
             replace(files, &brick, &content);
             files.put(&path(&format!("{brick}/.glusterfs/indices")), "", 0o600);
         }
+        let nfs = self.nfs.lock().unwrap();
+        for ((_, directory), content) in nfs.content.iter().filter(|((host, _), _)| *host == self.id) {
+            replace(files, directory, content);
+        }
         for (directory, source) in &self.mounts {
+            if let Some(key) = nfs.exported(source) {
+                replace(files, directory, &nfs.content[&key]);
+                continue;
+            }
             let name = source.rsplit('/').next().unwrap();
             let content = pool.volumes.get(name).map(|volume| volume.files.clone()).unwrap_or_default();
             replace(files, directory, &content);
@@ -99,7 +114,21 @@ impl Debian {
     /// Takes what a command changed below a mount into the volume.
     fn take_back(&self, files: &Files) {
         let mut pool = self.pool.lock().unwrap();
+        let mut nfs = self.nfs.lock().unwrap();
+        let within = |directory: &AbsPath| -> BTreeMap<String, File> {
+            let below = files.iter().filter(|(path, _)| *path != directory && path.is_within(directory));
+            below.map(|(path, file)| (path.file_name().to_owned(), file.clone())).collect()
+        };
+        for ((host, directory), content) in &mut nfs.content {
+            if *host == self.id {
+                *content = within(directory);
+            }
+        }
         for (directory, source) in &self.mounts {
+            if let Some(key) = nfs.exported(source) {
+                nfs.content.insert(key, within(directory));
+                continue;
+            }
             let Some(volume) = pool.volumes.get_mut(source.rsplit('/').next().unwrap()) else { continue };
             let below = files.iter().filter(|(path, _)| path.is_within(directory));
             volume.files = below.map(|(path, file)| (path.file_name().to_owned(), file.clone())).collect();
@@ -108,7 +137,20 @@ impl Debian {
 
     fn dispatch(&mut self, command: &Command, files: &mut Files) -> Answer {
         let args: Vec<&str> = command.args.iter().map(String::as_str).collect();
+        if let Some(done) =
+            self.nfs.lock().unwrap().run(&self.id, &self.packages, command.program, &args, files)
+        {
+            return done;
+        }
         match (command.program, args.as_slice()) {
+            ("grep", ["-s", "-H", "", named @ ..]) => {
+                let texts = named.iter().filter_map(|file| Some((file, files.text(&path(file))?)));
+                let lines = texts.flat_map(|(file, text)| {
+                    text.lines().map(|line| format!("{file}:{line}\n")).collect::<Vec<_>>()
+                });
+                answer(0, lines.collect::<String>())
+            }
+            ("chown", [_, "--", _]) => answer(0, ""),
             ("env", [_, "apt-get", rest @ ..]) => self.apt(rest, files),
             ("dpkg-query", ["-W", _, names @ ..]) => self.dpkg(names),
             ("rpm", _) => failure(127, "sh: 1: rpm: not found\n"),
@@ -198,6 +240,15 @@ impl Debian {
 
     fn systemctl(&mut self, args: &[&str], files: &mut Files) -> Answer {
         match args {
+            ["enable", "--quiet", "--now", "--", unit @ "nfs-server.service"]
+            | ["enable", "--quiet", "--", unit @ "nfs-ganesha.service"] => {
+                self.enabled.insert((*unit).to_owned());
+                answer(0, "")
+            }
+            ["disable", "--quiet", "--now", "--", unit] if unit.starts_with("nfs-") => {
+                self.enabled.remove(*unit);
+                answer(0, "")
+            }
             ["show", _, "--", unit] => answer(0, self.show(unit, files)),
             ["daemon-reload"] => {
                 let units = files.iter().filter(|(path, _)| path.parent().as_str() == "/etc/systemd/system");
@@ -257,6 +308,16 @@ impl Debian {
             if self.pool.lock().unwrap().running.contains(&self.id) {
                 active = "active";
             }
+        } else if let "nfs-server.service" | "nfs-ganesha.service" = unit {
+            let package = if unit == "nfs-server.service" { "nfs-kernel-server" } else { "nfs-ganesha" };
+            if self.packages.contains(package) {
+                load = "loaded";
+                enabled = if self.enabled.contains(unit) { "enabled" } else { "disabled" };
+                fragment = format!("/usr/lib/systemd/system/{unit}");
+            }
+            if self.nfs.lock().unwrap().is_active(&self.id, unit) {
+                active = "active";
+            }
         } else if let Some(text) = self.loaded.get(unit) {
             load = "loaded";
             fragment = unit_file(unit).to_string();
@@ -279,8 +340,16 @@ impl Debian {
             return failure(5, format!("Failed to start {unit}: Unit {unit} not found.\n"));
         };
         let (directory, source) = (path(field(text, "Where")), field(text, "What").to_owned());
-        let client = self.packages.contains("glusterfs-client");
-        if !client || self.pool.lock().unwrap().mountable(&source).is_none() {
+        let there = match field(text, "Type") {
+            "nfs" => {
+                self.packages.contains("nfs-common") && self.nfs.lock().unwrap().exported(&source).is_some()
+            }
+            _ => {
+                self.packages.contains("glusterfs-client")
+                    && self.pool.lock().unwrap().mountable(&source).is_some()
+            }
+        };
+        if !there {
             return failure(1, format!("Job for {unit} failed.\n"));
         }
         files.make_directory(&directory);
@@ -294,8 +363,10 @@ impl Debian {
                        30 22 8:16 / /data rw,relatime shared:2 - ext4 /dev/vdb rw\n"
             .to_owned();
         for (directory, source) in &self.mounts {
+            let kind =
+                if self.nfs.lock().unwrap().exported(source).is_some() { "nfs4" } else { "fuse.glusterfs" };
             out.push_str(&format!(
-                "450 22 0:91 / {directory} rw,relatime shared:3 - fuse.glusterfs {source} rw,user_id=0\n"
+                "450 22 0:91 / {directory} rw,relatime shared:3 - {kind} {source} rw,user_id=0\n"
             ));
         }
         out
@@ -356,6 +427,7 @@ impl Debian {
                 let end = command.iter().position(|word| *word == ";").unwrap();
                 self.unless_gone(keeps, &command[..end])
             }
+            [.., "-exec", "grep", "-H", "", "{}", "+"] => nfs::lines_of(args, files),
             [directory, "-mindepth", "1", "-maxdepth", "1", rest @ ..] if rest.contains(&"-quit") => {
                 first_entry(&path(directory), rest, files)
             }

@@ -9,6 +9,7 @@
 pub mod breaking;
 pub mod debian;
 pub mod gluster;
+pub mod nfs;
 pub mod synthetic;
 pub mod tools;
 pub mod virsh;
@@ -32,6 +33,7 @@ pub struct World {
     pub hosts: BTreeMap<HostId, Arc<FakeHost>>,
     pub debians: BTreeMap<HostId, Arc<Mutex<Debian>>>,
     pub pool: Arc<Mutex<Pool>>,
+    pub nfs: Arc<Mutex<nfs::Servers>>,
     pub libvirt: FakeConnector,
     pub breaker: Breaker,
 }
@@ -56,11 +58,13 @@ impl World {
     pub fn bare(cluster: &Cluster) -> Self {
         let libvirt = FakeConnector::new(&cluster.hosts);
         let pool = Arc::new(Mutex::new(Pool::new(cluster)));
+        let nfs = Arc::new(Mutex::new(nfs::Servers::new(cluster)));
         let breaker = Breaker::default();
         let mut world = Self {
             hosts: BTreeMap::new(),
             debians: BTreeMap::new(),
             pool,
+            nfs,
             libvirt,
             breaker: breaker.clone(),
         };
@@ -69,6 +73,7 @@ impl World {
                 spec.id.clone(),
                 (spec.role == Role::Hypervisor).then(|| world.libvirt.clone()),
                 Arc::clone(&world.pool),
+                Arc::clone(&world.nfs),
             );
             let debian = Arc::new(Mutex::new(debian));
             let machine = debian::Shared(Arc::clone(&debian));
@@ -129,7 +134,8 @@ impl World {
                 }
             });
         }
-        out.push_str(&format!("{:#?}\n", self.pool.lock().unwrap()));
-        out
+        out.push_str(&format!("{:#?}\n{:#?}\n", self.pool.lock().unwrap(), self.nfs.lock().unwrap()));
+        // How often libvirt has read a pool is no state of anything.
+        out.lines().filter(|line| !line.contains("refreshed: ")).map(|line| format!("{line}\n")).collect()
     }
 }

@@ -63,28 +63,18 @@ pub fn clients(cluster: &Cluster, spec: &NfsSpec) -> BTreeSet<String> {
     hypervisors.chain(spec.allow.iter().cloned()).collect()
 }
 
-/// Tells whether an entry of [`clients`] is an address; names come back from a server in whatever form it resolved them to.
-#[must_use]
-pub fn is_address(client: &str) -> bool {
-    client.parse::<std::net::Ipv4Addr>().is_ok()
-}
-
 /// Tells whether the clients that a server shows are those that it should have.
 ///
-/// Addresses are compared one by one. For DNS names only their number counts: the server shows what it resolved them to.
+/// A server shows names where it resolved them, also for addresses: exportfs(8) writes `kvm1` for `10.0.0.21` once any export
+/// of the host names `kvm1`. So a host's name stands for one entry that is not shown as it was written. Patterns, networks
+/// and netgroups stand for nothing that stor would write.
 #[must_use]
 pub fn same_clients(desired: &BTreeSet<String>, shown: &BTreeSet<String>) -> bool {
-    let (fixed, named): (BTreeSet<&String>, Vec<&String>) =
-        desired.iter().fold((BTreeSet::new(), Vec::new()), |(mut fixed, mut named), client| {
-            if is_address(client) {
-                fixed.insert(client);
-            } else {
-                named.push(client);
-            }
-            (fixed, named)
-        });
-    let others = shown.iter().filter(|client| !fixed.contains(client)).count();
-    fixed.iter().all(|client| shown.contains(*client)) && others == named.len()
+    let strangers: Vec<&String> = shown.difference(desired).collect();
+    let is_name = |client: &&String| {
+        client.parse::<std::net::Ipv4Addr>().is_err() && !client.contains(['*', '?', '[', '/', '@', ':'])
+    };
+    strangers.iter().all(is_name) && strangers.len() == desired.difference(shown).count()
 }
 
 /// Makes an export's directory with all its parents.

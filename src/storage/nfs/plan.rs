@@ -17,7 +17,7 @@ use crate::model::{
     ResourceKind, Severity, StorageId, Wave,
 };
 use crate::spec::{Cluster, Role};
-use crate::storage::mount_client;
+use crate::storage::mount_client::{self, Anew};
 use crate::storage::spec::StorageSpec;
 
 /// One storage entry with everything that planning for it looks at.
@@ -53,8 +53,8 @@ impl Subject<'_> {
 /// Whether hypervisors may count on the export once the server's steps have run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Service {
-    /// It is there, or the plan brings it about.
-    Coming,
+    /// It is there, or the plan brings it about; anew when another server takes over.
+    Coming(Anew),
     /// Something about the server is unknown: hypervisors get what they need of themselves only.
     Unknown,
     /// It is refused: nothing at all is changed for this storage.

@@ -5,7 +5,7 @@ use crate::libvirt::{pool_xml, qemu_conf};
 use crate::model::{HostId, Proposal, Query, StorageId, Wave};
 use crate::storage::gluster::commands;
 use crate::storage::gluster::spec::GlusterSpec;
-use crate::storage::mount_client::{self, MountClient, Stop, keep};
+use crate::storage::mount_client::{self, Anew, MountClient, Stop, keep};
 use crate::storage::packages;
 use crate::storage::spec::Access;
 
@@ -39,11 +39,23 @@ pub(super) fn plan(subject: &Subject<'_>, host: &HostId, service: Service, out: 
         (commands::mount_unit(cluster, id, spec), commands::mount_sources(cluster, id, spec));
     let what = format!("volume {id}");
     let (unit, sources, what) = (&unit, &sources, what.as_str());
-    let client = MountClient { cluster, id, seen, host, what, unit, fs_type: commands::KERNEL_TYPE, sources };
+    let client = MountClient {
+        cluster,
+        id,
+        seen,
+        host,
+        what,
+        unit,
+        fs_type: commands::KERNEL_TYPE,
+        other_types: &[],
+        pool: &pool_xml::dir_pool(id, &spec.mount),
+        sources,
+        anew: Anew::No,
+    };
     let mount = client.mount(&mut out.steps);
     if !keep(mount, (Wave::Mount, client.mount_id()), (id, host), out) {
         return;
     }
-    let pool = client.pool(&pool_xml::dir_pool(id, &spec.mount), &mut out.steps);
+    let pool = client.pool(&mut out.steps);
     keep(pool, (Wave::Pool, client.pool_id()), (id, host), out);
 }

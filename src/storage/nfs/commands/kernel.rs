@@ -20,17 +20,26 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x2f0e_8c35_91d4_4a6b_8d7e_6a53_0c1b_f4d
 
 /// Has the server read its exports again, and fails unless each of the named clients then has the path.
 ///
-/// `exportfs -r` ends with 0 although a client could not be resolved or a path is missing; what it then exports
-/// (`/var/lib/nfs/etab`) tells. A constant: path and clients are arguments.
+/// Its status says nothing: `exportfs -r` ends with 0 although a client could not be resolved, and with 1 for a mistake in
+/// somebody else's file. What it then exports (`/var/lib/nfs/etab`) tells. A constant: path and clients are arguments.
 const REEXPORT: &str = r#"
-said=$(exportfs -ra 2>&1) || { printf '%s\n' "$said" >&2; exit 1; }
+said=$(exportfs -ra 2>&1)
 path=$1
 shift
+addresses() { getent ahostsv4 "$1" | cut -d ' ' -f 1 | sort -u; }
+exported() {
+    for name in $shown; do
+        [ "$name" != "$1" ] || return 0
+        for address in $(addresses "$name"); do
+            for other in $(addresses "$1"); do [ "$address" != "$other" ] || return 0; done
+        done
+    done
+    return 1
+}
+set -f
+shown=$(awk -F '\t' -v path="$path" '$1 == path { sub(/\(.*/, "", $2); print $2 }' /var/lib/nfs/etab)
 for client in "$@"; do
-    case $client in
-    *[!0-9.]*) grep -qF -- "$path	" /var/lib/nfs/etab ;;
-    *) grep -qF -- "$path	$client(" /var/lib/nfs/etab ;;
-    esac || { printf '%s is not exported to %s: %s\n' "$path" "$client" "$said" >&2; exit 1; }
+    exported "$client" || { printf '%s is not exported to %s: %s\n' "$path" "$client" "$said" >&2; exit 1; }
 done
 "#;
 

@@ -5,7 +5,7 @@ use super::{Service, Subject};
 use crate::libvirt::pool_xml;
 use crate::model::{HostId, Proposal, Query, ResourceId, ResourceKind, StorageId, Wave};
 use crate::spec::Cluster;
-use crate::storage::mount_client::{self, MountClient, Stop};
+use crate::storage::mount_client::{self, Anew, MountClient, Stop};
 use crate::storage::nfs::commands;
 use crate::storage::nfs::spec::{MountSpec, MountedBy, NfsSpec};
 use crate::storage::packages::{self, Need};
@@ -38,27 +38,42 @@ pub(super) fn plan(subject: &Subject<'_>, host: &HostId, service: Service, out: 
     if !mount_client::keep(installed, (Wave::ClientPrerequisites, what), (id, host), out) {
         return;
     }
-    if let (Some(mount), Service::Coming) = (&spec.mount, service) {
-        mount_and_pool(subject, host, mount, out);
+    if let (Some(mount), Service::Coming(anew)) = (&spec.mount, service) {
+        mount_and_pool(subject, host, mount, anew, out);
     }
 }
 
-fn mount_and_pool(subject: &Subject<'_>, host: &HostId, mount: &MountSpec, out: &mut Proposal) {
+fn mount_and_pool(subject: &Subject<'_>, host: &HostId, mount: &MountSpec, anew: Anew, out: &mut Proposal) {
     let Subject { cluster, id, spec, seen } = *subject;
     let unit = commands::mount_unit(cluster, id, spec, mount);
     let sources = commands::mount_sources(cluster, spec);
     let what = format!("export {id}");
+    let pool = match mount.by {
+        MountedBy::Systemd => pool_xml::dir_pool(id, &mount.path),
+        MountedBy::Libvirt => netfs(cluster, id, spec, mount),
+    };
     let fs_type = mount.version.kernel_type();
-    let client =
-        MountClient { cluster, id, seen, host, what: &what, unit: &unit, fs_type, sources: &sources };
-    let (mounted, xml) = match mount.by {
-        MountedBy::Systemd => (client.mount(&mut out.steps), pool_xml::dir_pool(id, &mount.path)),
-        MountedBy::Libvirt => (client.leave_to_pool(&mut out.steps), netfs(cluster, id, spec, mount)),
+    let client = MountClient {
+        cluster,
+        id,
+        seen,
+        host,
+        what: &what,
+        unit: &unit,
+        fs_type,
+        other_types: &["nfs", "nfs4"],
+        pool: &pool,
+        sources: &sources,
+        anew,
+    };
+    let mounted = match mount.by {
+        MountedBy::Systemd => client.mount(&mut out.steps),
+        MountedBy::Libvirt => client.leave_to_pool(&mut out.steps),
     };
     if !mount_client::keep(mounted, (Wave::Mount, client.mount_id()), (id, host), out) {
         return;
     }
-    let pool = client.pool(&xml, &mut out.steps);
+    let pool = client.pool(&mut out.steps);
     mount_client::keep(pool, (Wave::Pool, client.pool_id()), (id, host), out);
 }
 

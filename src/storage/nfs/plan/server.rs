@@ -5,7 +5,7 @@ use crate::libvirt::qemu_conf;
 use crate::model::{
     AbsPath, Blocked, Difference, Effect, OwnedKind, Proposal, Record, ResourceId, ResourceKind, Step, Wave,
 };
-use crate::storage::mount_client;
+use crate::storage::mount_client::{self, Anew};
 use crate::storage::nfs::commands;
 use crate::storage::nfs::facts::{self, FactsError, ServerFacts};
 use crate::storage::nfs::spec::Provider;
@@ -57,7 +57,7 @@ pub(super) fn plan(subject: &Subject<'_>, out: &mut Proposal) -> Service {
         out.blocked.push(unreadable(subject, &error));
     }
     match &out.blocked[before..] {
-        [] => Service::Coming,
+        [] => Service::Coming(takes_over(&server, provider)),
         blocked if blocked.iter().all(|blocked| blocked.unknown) => Service::Unknown,
         _ => Service::Refused,
     }
@@ -68,6 +68,16 @@ fn unreadable(subject: &Subject<'_>, error: &FactsError) -> Blocked {
         .on(&subject.spec.server)
         .serving(subject.id);
     Blocked { unknown: error.is_unknown(), ..blocked }
+}
+
+/// Whether another server had the export until now: its file handles mean nothing to this one.
+fn takes_over(server: &Server<'_>, provider: Provider) -> Anew {
+    let Subject { cluster, id, .. } = *server.subject;
+    let (kind, file) = match provider {
+        Provider::Ganesha => (OwnedKind::KernelExport, commands::kernel::exports_path(cluster, id)),
+        _ => (OwnedKind::GaneshaExport, commands::ganesha::export_path(cluster, id)),
+    };
+    if server.record.owns(kind, file.as_str()) { Anew::Yes } else { Anew::No }
 }
 
 /// Which server exports the directory: the one that the file names; the one that has it; the one that other storage of the
