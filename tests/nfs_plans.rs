@@ -298,12 +298,10 @@ fn a_server_with_exports_of_its_own_is_not_replaced() {
     let file = nfs(", provider: ganesha");
     let world = applied(&nfs(", provider: kernel"));
     // As if somebody else had started it.
-    for record in ["/var/lib/stor/homelab.json"] {
-        let kept = text(&world, "store1", record);
-        let mut json: serde_json::Value = serde_json::from_str(&kept).unwrap();
-        json["owned"].as_array_mut().unwrap().retain(|entry| entry["kind"] != "service");
-        put(&world, "store1", record, &json.to_string());
-    }
+    let record = "/var/lib/stor/homelab.json";
+    let mut json: serde_json::Value = serde_json::from_str(&text(&world, "store1", record)).unwrap();
+    json["owned"].as_array_mut().unwrap().retain(|entry| entry["kind"] != "service");
+    put(&world, "store1", record, &json.to_string());
     let shown = show(&plan_for(&world, &file), &["store1"]);
     assert!(shown.contains("nfs-server.service runs, which stor did not start"), "{shown}");
 }
