@@ -168,6 +168,20 @@ fn pools_query(cluster: &Cluster) -> Query {
 fn sizes(cluster: &Cluster, id: &StorageId, directory: &MountedDirectory) -> Option<Query> {
     let paths: Vec<AbsPath> =
         cluster.images_on(id).filter_map(|image| directory.path.join(&image.file_name()).ok()).collect();
+    stat(&paths)
+}
+
+/// Asks the server that has the images itself for their sizes, where hypervisors mount nothing.
+fn sizes_on_server(cluster: &Cluster, id: &StorageId) -> Option<(HostId, Query)> {
+    let backend = storage::backend(cluster, id)?;
+    let made: Vec<(HostId, AbsPath)> =
+        cluster.images_on(id).filter_map(|image| backend.made_on(image)).collect();
+    let (server, _) = made.first().cloned()?;
+    let paths: Vec<AbsPath> = made.into_iter().map(|(_, path)| path).collect();
+    Some((server, stat(&paths)?))
+}
+
+fn stat(paths: &[AbsPath]) -> Option<Query> {
     let command = Command::new("stat").args(["--format=%s %b %B %n", "--"]);
     let command = command.args(paths.iter().map(ToString::to_string)).deadline(mount_probe::PROBE_DEADLINE);
     (!paths.is_empty()).then(|| Query::new(command))
@@ -183,6 +197,11 @@ pub fn queries(cluster: &Cluster) -> BTreeMap<HostId, Vec<Query>> {
         if host.role == Role::Hypervisor {
             batch.extend([mount_probe::mounts(), pools_query(cluster), domstates::query()]);
             batch.extend(mounted(cluster).filter_map(|(id, directory)| sizes(cluster, id, &directory)));
+        }
+    }
+    for id in cluster.storage.keys() {
+        if let Some((server, query)) = sizes_on_server(cluster, id) {
+            batches.entry(server).or_default().push(query);
         }
     }
     for backend in storage::backends(cluster) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     GuestStatus, HostStatus, ImageStatus, SeatStatus, Size, Status, StorageStatus, health, mounted,
-    pools_query, sizes,
+    pools_query, sizes, sizes_on_server,
 };
 use crate::libvirt::{domstates, pools};
 use crate::model::{
@@ -120,7 +120,11 @@ fn image_size(
     let seats = storage.iter().find(|storage| storage.storage == image.storage).map(|storage| &storage.seats);
     let directory = mounted(cluster).find(|(id, _)| **id == image.storage).map(|(_, directory)| directory);
     let Some(directory) = directory else {
-        return Err("QEMU reaches the volume itself; see `stor verify`".to_owned());
+        let made = storage::backend(cluster, &image.storage).and_then(|backend| backend.made_on(image));
+        let query = sizes_on_server(cluster, &image.storage);
+        let ((_, path), (server, query)) =
+            made.zip(query).ok_or("QEMU reaches the volume itself; see `stor verify`")?;
+        return read(seen, &server, &query, |answer| size(answer, &path));
     };
     let query = sizes(cluster, &image.storage, &directory).ok_or("the image has no path")?;
     let path = directory.path.join(&image.file_name()).map_err(|error| error.to_string())?;
