@@ -6,7 +6,8 @@ mod answers;
 use std::path::Path;
 
 use stor::spec::{self, Cluster};
-use stor::storage::gluster::facts::{self, FactsError, ServerFacts, VolumeStatus};
+use stor::storage::facts::FactsError;
+use stor::storage::gluster::facts::{self, ServerFacts, VolumeStatus};
 use stor::storage::spec::StorageSpec;
 
 fn read(case: &str, host: &str) -> Result<ServerFacts, FactsError> {

@@ -4,6 +4,7 @@
 
 pub mod chap_secret;
 pub mod direct_probe;
+pub mod facts;
 pub mod gluster;
 pub mod health;
 pub mod iscsi;

@@ -7,39 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::commands::kernel::PortsIn;
 use super::commands::{self, ganesha, kernel};
 use super::spec::{NfsSpec, Provider};
-use crate::model::{AbsPath, Answer, Command, HostId, Observations, Query, StorageId, Unknown};
+use crate::model::{AbsPath, Answer, Command, Observations, Query, StorageId};
 use crate::spec::Cluster;
+use crate::storage::facts::FactsError;
 use crate::storage::mount_unit::{self, UnitState};
-use crate::storage::packages::{self, Need, PackagesError};
-
-/// Says why a fact about a server is not known.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FactsError {
-    /// The host or its answer is unknown.
-    #[error(transparent)]
-    Unknown(#[from] Unknown),
-    /// The host answered something that cannot be read.
-    #[error("host {host}: `{query}` answered something unexpected: {reason}")]
-    Unreadable {
-        /// The host.
-        host: HostId,
-        /// The query.
-        query: String,
-        /// What was wrong with the answer.
-        reason: String,
-    },
-    /// What has to be installed is not known.
-    #[error(transparent)]
-    Packages(#[from] PackagesError),
-}
-
-impl FactsError {
-    /// Tells whether waiting may help: the host or an answer was missing.
-    #[must_use]
-    pub fn is_unknown(&self) -> bool {
-        matches!(self, Self::Unknown(_) | Self::Packages(PackagesError::Unknown(_)))
-    }
-}
+use crate::storage::packages::{self, Need};
 
 /// One server, as far as one export is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,8 +7,9 @@ use crate::model::{
     Blocked, Difference, Effect, Finding, FindingCode, HostId, Owned, OwnedKind, Proposal, Record,
     ResourceId, ResourceKind, Severity, Step, Wave,
 };
+use crate::storage::facts::FactsError;
 use crate::storage::gluster::commands;
-use crate::storage::gluster::facts::{self, FactsError, Peer, Said, ServerFacts, Volume};
+use crate::storage::gluster::facts::{self, Peer, Said, ServerFacts, Volume};
 use crate::storage::packages;
 
 /// The servers, as far as they are known.

@@ -6,9 +6,9 @@ use super::server::Server;
 use super::{Subject, daemon, ganesha_export};
 use crate::host::block::{begin_mark, end_mark};
 use crate::model::{Difference, Effect, FileContent, Proposal, ResourceId, ResourceKind, Risk, Step, Wave};
+use crate::storage::facts::FactsError;
 use crate::storage::nfs::commands::ganesha::{self, SERVICE};
 use crate::storage::nfs::commands::{self, same_clients};
-use crate::storage::nfs::facts::FactsError;
 
 /// Plans package, export and daemon.
 pub(super) fn plan(server: &Server<'_>, out: &mut Proposal) -> Result<(), FactsError> {

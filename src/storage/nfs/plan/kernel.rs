@@ -9,9 +9,9 @@ use crate::model::{
     BlockLine, BlockSpec, Difference, Effect, FileContent, FileMode, FileSpec, Owned, OwnedKind, Proposal,
     ResourceId, ResourceKind, Wave,
 };
+use crate::storage::facts::FactsError;
 use crate::storage::nfs::commands::kernel::{self, PortsIn, SERVICE};
 use crate::storage::nfs::commands::{self, same_clients};
-use crate::storage::nfs::facts::FactsError;
 use crate::storage::nfs::spec::Version;
 
 /// The word behind `stor` in the marks around the ports in a file of the distribution's.

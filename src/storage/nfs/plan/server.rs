@@ -5,9 +5,10 @@ use crate::libvirt::qemu_conf;
 use crate::model::{
     AbsPath, Blocked, Difference, Effect, OwnedKind, Proposal, Record, ResourceId, ResourceKind, Step, Wave,
 };
+use crate::storage::facts::FactsError;
 use crate::storage::mount_client::{self, Anew};
 use crate::storage::nfs::commands;
-use crate::storage::nfs::facts::{self, FactsError, ServerFacts};
+use crate::storage::nfs::facts::{self, ServerFacts};
 use crate::storage::nfs::spec::Provider;
 use crate::storage::packages::{self, Need};
 
