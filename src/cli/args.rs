@@ -98,7 +98,7 @@ pub enum Command {
     Status(StatusArgs),
     /// Start a guest where it is defined, once it is known to run nowhere
     Start(StartArgs),
-    /// Move running guests to a host, with no disk copy
+    /// Move guests to a host, running or (--cold) shut off, with no disk copy
     Migrate(MigrateArgs),
     /// Run a playbook; a killed run resumes
     Run(RunArgs),
@@ -223,8 +223,23 @@ pub struct MigrateArgs {
     #[arg(long, value_name = "CODE")]
     pub allow: Vec<String>,
     /// Address of the guest to ping while it moves, to measure the gap from outside
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "cold")]
     pub ping: Option<std::net::IpAddr>,
+    /// Move the guest shut off: its definition goes, and it starts there if it ran before
+    #[arg(long)]
+    pub cold: bool,
+    /// With --cold: have a guest that runs shut down first
+    #[arg(long, requires = "cold")]
+    pub shutdown: bool,
+    /// With --shutdown: how long it may take
+    #[arg(long, value_name = "TIME", default_value = "3m", requires = "shutdown", value_parser = humantime::parse_duration)]
+    pub within: std::time::Duration,
+    /// With --shutdown: cut its power when it has not shut down by then (what it had not written is lost)
+    #[arg(long, requires = "shutdown")]
+    pub force: bool,
+    /// With --cold: start the guest there even if it did not run before
+    #[arg(long, requires = "cold")]
+    pub start: bool,
 }
 
 /// What `stor run` takes.

@@ -10,7 +10,8 @@ use super::session::Session;
 use crate::error::{Exit, Failure};
 use crate::migrate::outcome::exit_code;
 use crate::migrate::receipt;
-use crate::migrate::run::{Mode, Options, Pace, migrate as run};
+use crate::migrate::run::cold::{self, Cold, Start, Stop};
+use crate::migrate::run::{MigrateEvent, Mode, Options, Pace, migrate as run};
 use crate::migrate::start::{Started, start as begin};
 use crate::model::{Cancel, FindingCode};
 use crate::spec::Cluster;
@@ -42,10 +43,28 @@ pub fn migrate(cli: &Cli, args: &MigrateArgs, screen: &Screen, cancel: &Cancel) 
     options.mode = if args.dry_run { Mode::DryRun } else { Mode::Move };
     options.allow = allowed(&args.allow)?;
     options.ping = args.ping;
-    let outcomes =
-        run(session.site(), &args.guests, &args.to, &options, cancel, &|event| screen.migrating(&event));
+    let (site, show) = (session.site(), |event: MigrateEvent| screen.migrating(&event));
+    let outcomes = if args.cold {
+        let cold = Cold { stop: stop(args), start: start_there(args), holder: session.holder("migrate") };
+        cold::cold(site, &args.guests, &args.to, &options, &cold, cancel, &show)
+    } else {
+        run(site, &args.guests, &args.to, &options, cancel, &show)
+    };
     screen.document("migrate", json!({ "outcomes": outcomes }), || screen.outcomes(&outcomes))?;
     Ok(Exit::of(exit_code(&outcomes)))
+}
+
+/// What becomes of a guest that runs, when it is to be moved cold.
+fn stop(args: &MigrateArgs) -> Stop {
+    match (args.shutdown, args.force) {
+        (false, _) => Stop::Refuse,
+        (true, false) => Stop::Ask(args.within),
+        (true, true) => Stop::Cut(args.within),
+    }
+}
+
+fn start_there(args: &MigrateArgs) -> Start {
+    if args.start { Start::Always } else { Start::AsBefore }
 }
 
 /// The cluster's own migration policy, with receipts in the user's state directory.

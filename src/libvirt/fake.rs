@@ -3,13 +3,13 @@
 //! Implements the real traits, so that execute, converge and migrate are tested against behaviour and not against
 //! expectations. No test logic here: a fake only does what libvirt would do.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{
-    Connector, DomainFacts, DomainState, Hypervisor, JobOperation, JobStats, LibvirtError, MigrationRequest,
-    NodeFacts, PauseReason, domain_xml, pool_xml,
+    Connector, DomainFacts, DomainState, Hypervisor, JobOperation, JobStats, Keeps, LibvirtError,
+    MigrationRequest, NodeFacts, PauseReason, domain_xml, pool_xml,
 };
 use crate::model::{ByteSize, HostId, Secret, SecretId};
 use crate::model::{HostSpec, Role};
@@ -54,6 +54,10 @@ pub struct FakeDaemon {
     pub domains: BTreeMap<String, DomainFacts>,
     /// Pools by name.
     pub pools: BTreeMap<String, FakePool>,
+    /// What is kept of domains beside their definitions, by name.
+    pub keeps: BTreeMap<String, Keeps>,
+    /// Domains whose systems do not hear when they are asked to shut down.
+    pub deaf: BTreeSet<String>,
     /// Secrets by UUID.
     pub secrets: BTreeMap<SecretId, FakeSecret>,
     /// What its CPU lacks for any guest; `None` when it lacks nothing.
@@ -112,6 +116,8 @@ impl FakeConnector {
                 node,
                 domains: BTreeMap::new(),
                 pools: BTreeMap::new(),
+                keeps: BTreeMap::new(),
+                deaf: BTreeSet::new(),
                 secrets: BTreeMap::new(),
                 cpu_lacks: None,
             };

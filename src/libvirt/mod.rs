@@ -121,6 +121,15 @@ pub struct DomainFacts {
     pub xml: String,
 }
 
+/// What a host keeps of a guest beside its definition, and would lose with it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Keeps {
+    /// Whether the guest's memory was saved to be restored at its next start.
+    pub managed_save: bool,
+    /// Snapshots that libvirt knows.
+    pub snapshots: u32,
+}
+
 /// What one host is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NodeFacts {
@@ -220,6 +229,21 @@ pub trait Hypervisor: Send + Sync {
     /// # Errors
     /// [`LibvirtError`]
     fn domain(&self, name: &str) -> Result<Option<DomainFacts>, LibvirtError>;
+    /// A domain's persistent definition with all that it holds, passwords of consoles among it.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn definition(&self, name: &str) -> Result<Secret, LibvirtError>;
+    /// What the host keeps of a domain beside its definition.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn keeps(&self, name: &str) -> Result<Keeps, LibvirtError>;
+    /// Asks a domain's system to shut down, as the power button does; returns at once.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]
+    fn shutdown_domain(&self, name: &str) -> Result<(), LibvirtError>;
     /// Defines a domain; fails when one of this name or UUID exists.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Moving a running guest: preflight, strategy, monitor and confirm are pure; run and start are the shells around them.
+//! Moving a guest, running or (`cold`) shut off: preflight, strategy, monitor and confirm are pure; run and start are the shells around them.
 //!
 //! ```text
 //! locate -> facts of both hosts -> preflight -> migrate, watched -> ask both hosts -> settle -> receipt
@@ -7,6 +7,7 @@
 //! Imports `storage`, `spec`, `libvirt`, `host` and `model`. What happened is what both hosts show afterwards, never
 //! what a call returned. Rendering belongs in `cli`.
 
+pub mod cold;
 pub mod confirm;
 pub mod facts;
 pub mod locate;

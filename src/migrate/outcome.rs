@@ -26,6 +26,8 @@ pub enum Verdict {
     Refused,
     /// The guest is at the destination.
     Moved,
+    /// The guest is at the destination, and something remains to be done there, for this reason.
+    Unfinished(String),
     /// The guest is where it was, for this reason.
     Stayed(String),
     /// It cannot be told where the guest is, or it is not in one place: a person must look.
@@ -56,6 +58,9 @@ pub struct Outcome {
     pub allowed: Vec<FindingCode>,
     /// How it was done.
     pub plan: Option<MovePlan>,
+    /// How it was moved shut off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cold: Option<ColdMove>,
     /// What was measured.
     pub figures: Option<Figures>,
     /// What went wrong besides, without changing where the guest is.
@@ -82,6 +87,33 @@ pub struct MovePlan {
     pub started: String,
     /// When it ended.
     pub ended: String,
+}
+
+/// How a guest was moved shut off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ColdMove {
+    /// UUID of the guest.
+    pub uuid: String,
+    /// Whether it ran before.
+    pub ran: bool,
+    /// How it was stopped, if it was.
+    pub stopped: Option<Stopped>,
+    /// Whether an earlier move was continued.
+    pub continued: bool,
+    /// When it began (RFC 3339).
+    pub started: String,
+    /// When it ended.
+    pub ended: String,
+}
+
+/// How a guest was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stopped {
+    /// Its system shut down when it was asked to.
+    ByItself,
+    /// Its power was cut when it had not shut down in time.
+    PowerCut,
 }
 
 /// What was measured.
@@ -145,20 +177,21 @@ impl Outcome {
             findings: Vec::new(),
             allowed: Vec::new(),
             plan: None,
+            cold: None,
             figures: None,
             notes: Vec::new(),
             receipt: None,
         }
     }
 
-    /// The exit code (`docs/exit-codes.md`): 0 moved, 5 unreachable, 8 refused, 9 stayed, 10 unknown.
+    /// The exit code (`docs/exit-codes.md`): 0 moved, 5 unreachable, 8 refused, 9 stayed or unfinished, 10 unknown.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self.verdict {
             Verdict::AlreadyThere | Verdict::Ready | Verdict::Moved => 0,
             Verdict::Unreachable(_) => 5,
             Verdict::Refused => 8,
-            Verdict::Stayed(_) => 9,
+            Verdict::Stayed(_) | Verdict::Unfinished(_) => 9,
             Verdict::Unplaced { .. } => 10,
         }
     }

@@ -55,10 +55,54 @@ pub fn preflight(guest: &GuestFacts, from: &HostFacts, to: &HostFacts, cluster: 
     hosts::reach(guest, from, to, &mut findings);
     hosts::capacity(guest, from, to, &mut findings);
     versions::advisories(guest, from, to, &mut findings);
+    sort(&mut findings);
+    findings
+}
+
+/// Whether a guest is to run at the destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starts {
+    /// It is started there.
+    Yes,
+    /// It stays off.
+    No,
+}
+
+/// Everything that speaks against moving the guest shut off: what its next start at the destination needs. What only a
+/// stream between two QEMUs needs (trust, ports, cache modes, versions) is left out.
+#[must_use]
+pub fn cold(
+    guest: &GuestFacts,
+    starts: Starts,
+    from: &HostFacts,
+    to: &HostFacts,
+    cluster: &Cluster,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    guest::job(guest, from, &mut findings);
+    guest::devices(guest, to, &mut findings);
+    guest::name_clash(guest, to, &mut findings);
+    // A definition of the same guest at the destination is an earlier move of stor's, or was refused before.
+    findings.retain(|finding| (finding.code, finding.severity) != (FindingCode::NameClash, Severity::Advice));
+    disks::images(guest, from, to, cluster, &mut findings);
+    disks::pools(guest, to, cluster, &mut findings);
+    // Any other mode is made for the host on which the guest starts.
+    if guest.summary.cpu.mode.as_deref() == Some("custom") {
+        hosts::cpu(guest, from, to, &mut findings);
+    }
+    if starts == Starts::Yes {
+        hosts::memory(guest, to, &mut findings);
+    }
+    hosts::machine(guest, from, to, &mut findings);
+    sort(&mut findings);
+    findings
+}
+
+/// Gravest first, then by code.
+fn sort(findings: &mut [Finding]) {
     findings.sort_by(|a, b| {
         b.severity.cmp(&a.severity).then(a.code.cmp(&b.code)).then(a.message.cmp(&b.message))
     });
-    findings
 }
 
 /// The findings that forbid the migration: every error, and every warning that the user did not allow.

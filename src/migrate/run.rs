@@ -24,6 +24,7 @@ use crate::model::{Cancel, Finding, FindingCode, GuestId, HostId, ResourceId, Re
 use crate::spec::MigrationPolicy;
 
 mod ask;
+pub mod cold;
 mod moving;
 mod settle;
 
@@ -90,6 +91,8 @@ pub enum MigrateEvent {
     Progressed(GuestId, Progress),
     /// stor paused it at the deadline.
     Paused(GuestId),
+    /// It is being shut down on its host.
+    Stopping(GuestId, HostId),
     /// stor cancels the move.
     Aborting(GuestId, AbortReason),
     /// libvirt says that it ended; both hosts are asked.
@@ -182,15 +185,7 @@ impl Run<'_> {
                 outcome(Verdict::Unplaced { placement: Placement::Unknown, reason })
             }
         };
-        outcome.seen = seen
-            .into_iter()
-            .map(|(host, answer)| {
-                let uuid =
-                    answer.as_ref().ok().and_then(|found| found.as_ref()).map(|domain| domain.uuid.clone());
-                let answer = answer.as_ref().map(Option::as_ref).map_err(Clone::clone);
-                (host, Seen::of(answer, &uuid.unwrap_or_default()))
-            })
-            .collect();
+        outcome.seen = shown(seen);
         outcome
     }
 
@@ -270,6 +265,18 @@ impl Run<'_> {
         (self.events)(MigrateEvent::Checked(journey.guest.clone(), outcome.findings.clone()));
         strategy.filter(|_| refusals(&outcome.findings, &self.options.allow).is_empty())
     }
+}
+
+/// What each hypervisor showed of a guest of this name.
+fn shown(seen: BTreeMap<HostId, Known<Option<DomainFacts>>>) -> BTreeMap<HostId, Seen> {
+    seen.into_iter()
+        .map(|(host, answer)| {
+            let uuid =
+                answer.as_ref().ok().and_then(|found| found.as_ref()).map(|domain| domain.uuid.clone());
+            let answer = answer.as_ref().map(Option::as_ref).map_err(Clone::clone);
+            (host, Seen::of(answer, &uuid.unwrap_or_default()))
+        })
+        .collect()
 }
 
 /// Whether the guest is already on its way from its host to the destination.

@@ -74,6 +74,10 @@ pub enum FindingCode {
     JobActive,
     TrustMissing,
     BootFileMissing,
+    GuestRunning,
+    GuestTransient,
+    GuestDefinedTwice,
+    StateKept,
 }
 
 impl fmt::Display for FindingCode {

@@ -114,9 +114,12 @@ pub struct Migrate {
     /// Where to.
     #[schemars(with = "String")]
     pub to: HostId,
-    /// An address of the guest to ping meanwhile.
+    /// An address of the guest to ping meanwhile; not with `cold`.
     #[serde(default)]
     pub ping: Option<IpAddr>,
+    /// Moves the guest shut off; one that runs is shut down first and runs again at the destination. Its power is never cut.
+    #[serde(default)]
+    pub cold: bool,
 }
 
 /// What can be expected.
@@ -204,6 +207,9 @@ impl Action {
             Self::Apply(_) => "apply the cluster file".to_owned(),
             Self::Verify(_) => "verify that every hypervisor reaches the same images".to_owned(),
             Self::Start(start) => format!("start guest {}", start.guest),
+            Self::Migrate(migrate) if migrate.cold => {
+                format!("migrate guest {} to {}, shut off", migrate.guest, migrate.to)
+            }
             Self::Migrate(migrate) => format!("migrate guest {} to {}", migrate.guest, migrate.to),
             Self::Expect(Expect::PlanEmpty(_)) => "expect that nothing is left to apply".to_owned(),
             Self::Expect(Expect::RunsOn(at)) => format!("expect guest {} on {} only", at.guest, at.host),
@@ -234,6 +240,11 @@ pub fn load(path: &Path) -> Result<Playbook, PlaybookError> {
     let mut playbook: Playbook = serde_saphyr::from_str(&text).map_err(|error| invalid(error.to_string()))?;
     if playbook.version != 1 {
         return Err(invalid(format!("version {} is unknown: this stor reads version 1", playbook.version)));
+    }
+    let pinged = |step: &Action| matches!(step, Action::Migrate(Migrate { cold: true, ping: Some(_), .. }));
+    if let Some(at) = playbook.steps.iter().position(pinged) {
+        let number = at + 1;
+        return Err(invalid(format!("step {number}: a guest that is moved shut off answers no ping")));
     }
     playbook.text = text;
     Ok(playbook)

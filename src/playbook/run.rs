@@ -11,10 +11,14 @@ use crate::apply::{End, Goal, Shell, apply};
 use crate::host::Holder;
 use crate::migrate::Site;
 use crate::migrate::outcome::Outside;
+use crate::migrate::run::cold::{self, Cold, Stop};
 use crate::migrate::run::{MigrateEvent, Options, migrate};
 use crate::migrate::start::{Started, start};
 use crate::model::Cancel;
 use crate::verify::{Verdict, verify};
+
+/// Time that a guest gets to shut down before it is moved; the same as on the command line.
+const SHUTDOWN_LIMIT: std::time::Duration = std::time::Duration::from_secs(180);
 
 /// Who shows what a playbook does.
 pub trait Show: Shell {
@@ -190,7 +194,13 @@ impl Run<'_> {
         let options = Options { ping: wanted.ping, ..self.options.clone() };
         let guests = [wanted.guest.clone()];
         let show = |event: MigrateEvent| self.show.migrating(&event);
-        let outcomes = migrate(self.site, &guests, &wanted.to, &options, self.cancel, &show);
+        let outcomes = if wanted.cold {
+            let (stop, start) = (Stop::Ask(SHUTDOWN_LIMIT), cold::Start::AsBefore);
+            let cold = Cold { stop, start, holder: self.holder.clone() };
+            cold::cold(self.site, &guests, &wanted.to, &options, &cold, self.cancel, &show)
+        } else {
+            migrate(self.site, &guests, &wanted.to, &options, self.cancel, &show)
+        };
         let Some(outcome) = outcomes.first() else { return failed("there was no outcome") };
         if outcome.exit_code() != 0 {
             let findings = outcome.findings.iter().map(|finding| finding.message.clone());
@@ -212,7 +222,7 @@ impl Run<'_> {
             },
             disk_copied: figures.disk_copied,
         });
-        let text = if moved.is_some() {
+        let text = if moved.is_some() || outcome.cold.is_some() {
             format!("moved from {from} to {}", wanted.to)
         } else {
             "was there".to_owned()

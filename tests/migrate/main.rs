@@ -1,5 +1,6 @@
 //! Migration against fake hosts and daemons: every finding, every placement, every fault that a lab run cannot time.
 
+mod cold;
 mod faults;
 mod judge;
 mod outside;

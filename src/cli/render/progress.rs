@@ -99,6 +99,7 @@ impl Screen {
             MigrateEvent::Paused(guest) => {
                 (guest, "paused at the deadline, so that the rest can be copied".to_owned())
             }
+            MigrateEvent::Stopping(guest, host) => (guest, format!("is asked to shut down on {host}")),
             MigrateEvent::Aborting(guest, reason) => (guest, format!("cancelling: {reason:?}")),
             MigrateEvent::Confirming(guest) => (guest, "asking both hosts where it is".to_owned()),
             MigrateEvent::Progressed(..) | MigrateEvent::Ended(_) => return self.clear(),

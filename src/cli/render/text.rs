@@ -220,6 +220,10 @@ pub fn outcome(outcome: &Outcome, screen: &Screen) -> String {
         Ended::Unreachable(reason) => screen.red(&format!("guest {guest}: not moved: {reason}")) + "\n",
         Ended::Refused => screen.red(&format!("guest {guest}: not moved: preflight refused")) + "\n",
         Ended::Moved => screen.green(&format!("guest {guest}: moved from {from} to {to}")) + "\n",
+        Ended::Unfinished(reason) => {
+            screen.red(&format!("guest {guest}: moved from {from} to {to}, but not all is done: {reason}"))
+                + "\n"
+        }
         Ended::Stayed(reason) => screen.red(&format!("guest {guest}: still on {from}: {reason}")) + "\n",
         Ended::Unplaced { placement, reason } => {
             screen.red(&format!("guest {guest}: a person must look: {placement:?}: {reason}")) + "\n"

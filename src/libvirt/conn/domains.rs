@@ -9,8 +9,8 @@ use virt_sys as sys;
 use super::{SshHypervisor, unless};
 use crate::libvirt::job::{self, GuestCpu, Which};
 use crate::libvirt::{
-    DomainFacts, DomainState, Hypervisor, JobOperation, JobStats, LibvirtError, MigrationRequest, NodeFacts,
-    PauseReason, domain_xml, xml,
+    DomainFacts, DomainState, Hypervisor, JobOperation, JobStats, Keeps, LibvirtError, MigrationRequest,
+    NodeFacts, PauseReason, domain_xml, xml,
 };
 use crate::model::{ByteSize, HostId, Secret, SecretId};
 
@@ -130,6 +130,21 @@ impl Hypervisor for SshHypervisor {
 
     fn domain(&self, name: &str) -> Result<Option<DomainFacts>, LibvirtError> {
         self.find(name)?.map(|domain| self.facts(&domain)).transpose()
+    }
+
+    fn definition(&self, name: &str) -> Result<Secret, LibvirtError> {
+        let flags = sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE;
+        self.with("read the definition of", name, |domain| domain.xml_desc(flags)).map(Secret::new)
+    }
+
+    fn keeps(&self, name: &str) -> Result<Keeps, LibvirtError> {
+        self.with("look at what is kept of", name, |domain| {
+            Ok(Keeps { managed_save: domain.has_managed_save(0)?, snapshots: domain.num_snapshots(0)? })
+        })
+    }
+
+    fn shutdown_domain(&self, name: &str) -> Result<(), LibvirtError> {
+        self.with("shut down", name, Domain::shutdown)
     }
 
     fn define_domain(&self, text: &str) -> Result<(), LibvirtError> {

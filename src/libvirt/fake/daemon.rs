@@ -86,6 +86,33 @@ impl Hypervisor for FakeHypervisor {
         self.read("look at a guest", |daemon| Ok(daemon.domains.get(name).cloned()))
     }
 
+    fn definition(&self, name: &str) -> Result<Secret, LibvirtError> {
+        self.read(&format!("read the definition of guest {name}"), |daemon| {
+            let domain = daemon.domains.get(name).ok_or_else(|| no_domain(name))?;
+            Ok(Secret::new(domain.xml.clone()))
+        })
+    }
+
+    fn keeps(&self, name: &str) -> Result<Keeps, LibvirtError> {
+        self.read("look at what is kept of a guest", |daemon| {
+            Ok(daemon.keeps.get(name).copied().unwrap_or_default())
+        })
+    }
+
+    fn shutdown_domain(&self, name: &str) -> Result<(), LibvirtError> {
+        self.change(&format!("shut down guest {name}"), |daemon| {
+            let deaf = daemon.deaf.contains(name);
+            let domain = daemon.domains.get_mut(name).ok_or_else(|| no_domain(name))?;
+            if !domain.state.is_active() {
+                return Err((code::OPERATION_INVALID, "domain is not running".to_owned()));
+            }
+            if !deaf {
+                domain.state = DomainState::ShutOff;
+            }
+            Ok(())
+        })
+    }
+
     fn define_domain(&self, xml: &str) -> Result<(), LibvirtError> {
         let new = facts(xml, DomainState::ShutOff)?;
         self.change(&format!("define guest {}", new.name), |daemon| {

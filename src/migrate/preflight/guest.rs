@@ -35,6 +35,11 @@ pub(super) fn state(guest: &GuestFacts, from: &HostFacts, out: &mut Vec<Finding>
                 .evidence(format!("host {}: state {other:?}", from.host)),
         ),
     }
+    job(guest, from, out);
+}
+
+/// A migration, backup or snapshot under way.
+pub(super) fn job(guest: &GuestFacts, from: &HostFacts, out: &mut Vec<Finding>) {
     if let Some(job) = &from.job {
         let what = match job.operation {
             JobOperation::MigrationOut => "a migration of the guest is already under way",

@@ -73,6 +73,11 @@ pub(super) fn reach(guest: &GuestFacts, from: &HostFacts, to: &HostFacts, out: &
 
 pub(super) fn capacity(guest: &GuestFacts, from: &HostFacts, to: &HostFacts, out: &mut Vec<Finding>) {
     cpu(guest, from, to, out);
+    memory(guest, to, out);
+    machine(guest, from, to, out);
+}
+
+pub(super) fn memory(guest: &GuestFacts, to: &HostFacts, out: &mut Vec<Finding>) {
     if let Some(needed) = guest.summary.memory {
         let (message, evidence) = match &to.memory_available {
             Ok(available) if *available >= needed => (None, String::new()),
@@ -97,6 +102,9 @@ pub(super) fn capacity(guest: &GuestFacts, from: &HostFacts, to: &HostFacts, out
             );
         }
     }
+}
+
+pub(super) fn machine(guest: &GuestFacts, from: &HostFacts, to: &HostFacts, out: &mut Vec<Finding>) {
     let (Some(machine), Some(arch)) = (&guest.summary.machine, &guest.summary.arch) else { return };
     match knows_machine(&to.node.capabilities, arch, machine) {
         Ok(true) => {}
@@ -128,7 +136,7 @@ pub(super) fn capacity(guest: &GuestFacts, from: &HostFacts, to: &HostFacts, out
     }
 }
 
-fn cpu(guest: &GuestFacts, from: &HostFacts, to: &HostFacts, out: &mut Vec<Finding>) {
+pub(super) fn cpu(guest: &GuestFacts, from: &HostFacts, to: &HostFacts, out: &mut Vec<Finding>) {
     if matches!(guest.summary.cpu.mode.as_deref(), Some("host-passthrough" | "maximum")) {
         let (here, there) = (host_cpu(&from.node.capabilities), host_cpu(&to.node.capabilities));
         if here.is_none() || here != there {

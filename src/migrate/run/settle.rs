@@ -65,7 +65,7 @@ impl Run<'_> {
     }
 
     /// A pool that was not rescanned since an image was made does not know it, and libvirt then refuses the guest.
-    fn refresh_pools(&self, journey: &Journey<'_>) -> Vec<String> {
+    pub(super) fn refresh_pools(&self, journey: &Journey<'_>) -> Vec<String> {
         let summary = match domain_xml::read(&journey.domain.xml) {
             Ok(summary) => summary,
             Err(error) => return vec![error.to_string()],
@@ -247,7 +247,7 @@ impl Run<'_> {
         }
     }
 
-    fn receipt(&self, started: SystemTime, outcome: &mut Outcome) {
+    pub(super) fn receipt(&self, started: SystemTime, outcome: &mut Outcome) {
         match receipt::write(&self.options.receipts, &self.site.cluster.name, started, outcome) {
             Ok(path) => outcome.receipt = Some(path),
             Err(error) => {
