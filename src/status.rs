@@ -155,7 +155,7 @@ fn health(backend: &dyn Backend, seen: &Observations) -> Health {
 fn mounted(cluster: &Cluster) -> impl Iterator<Item = (&StorageId, MountedDirectory)> {
     cluster.storage.keys().filter_map(|id| match storage::backend(cluster, id)?.probe().way {
         Way::Mounted(directory) => Some((id, directory)),
-        Way::Direct(_) => None,
+        Way::Direct(_) | Way::Luns(_) => None,
     })
 }
 

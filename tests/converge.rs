@@ -6,7 +6,7 @@ mod support;
 
 use stor::execute::{StepEnd, execute};
 use stor::libvirt::fake::Moment;
-use stor::model::Cancel;
+use stor::model::{Cancel, Secret, SecretRef, Secrets};
 use stor::plan::{DeleteData, Plan, plan, plan_destroy, queries};
 use stor::spec::Cluster;
 use support::breaking::{Break, What};
@@ -194,4 +194,47 @@ fn an_export_given_back_that_breaks_anywhere_is_finished_by_the_next() {
     for file in [with_nfs(""), with_nfs(", provider: ganesha, access: direct")] {
         breaks_anywhere(&[Goal::Apply(&file)], &Goal::Destroy(&file, DeleteData::default()));
     }
+}
+
+/// The usual hosts with a target of the first of them, with CHAP.
+fn with_iscsi(size: &str, secret: &str) -> Cluster {
+    let hosts = CLUSTER.split("storage:").next().unwrap();
+    let text = format!(
+        "{hosts}storage:
+  san:
+    iscsi:
+      server: store1
+      iqn: iqn.2026-01.lab.stor:san
+      access: direct
+      chap: {{ user: stor, secret: {{ env: STOR_CHAP }} }}
+      luns: [{{ name: web1, size: {size}, backing: /data/luns/web1.img }}]
+images:
+  web1: {{ storage: san, size: {size} }}
+guests:
+  web1: {{ image: web1, memory: 192MiB, on: kvm1 }}
+"
+    );
+    let reference = SecretRef::Env("STOR_CHAP".to_owned());
+    let values = std::collections::BTreeMap::from([(reference, Secret::new(secret))]);
+    Cluster { secrets: Secrets::new(values, uuid::Uuid::from_u128(7)), ..cluster(&text) }
+}
+
+#[test]
+fn a_target_that_breaks_anywhere_is_finished_by_the_next() {
+    breaks_anywhere(&[], &Goal::Apply(&with_iscsi("1GiB", "chap-secret-1")));
+}
+
+#[test]
+fn a_lun_that_grows_and_a_secret_that_changes_converge_wherever_they_break() {
+    let first = with_iscsi("1GiB", "chap-secret-1");
+    breaks_anywhere(&[Goal::Apply(&first)], &Goal::Apply(&with_iscsi("2GiB", "chap-secret-1")));
+    breaks_anywhere(&[Goal::Apply(&first)], &Goal::Apply(&with_iscsi("1GiB", "chap-secret-2")));
+}
+
+#[test]
+fn a_target_given_back_that_breaks_anywhere_is_finished_by_the_next() {
+    let file = with_iscsi("1GiB", "chap-secret-1");
+    breaks_anywhere(&[Goal::Apply(&file)], &Goal::Destroy(&file, DeleteData::default()));
+    let named = DeleteData(["san".parse().unwrap()].into());
+    breaks_anywhere(&[Goal::Apply(&file)], &Goal::Destroy(&file, named));
 }

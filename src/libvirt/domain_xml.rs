@@ -155,6 +155,21 @@ fn disk(image: GuestDisk<'_>) -> Element {
                 );
             ("network", driver, source)
         }
+        ImageLocation::Iscsi { address, port, target, lun, initiator, auth } => {
+            let host = Element::new("host").with("name", address).with("port", port.to_string());
+            let iqn = Element::new("iqn").with("name", initiator);
+            let auth = auth.as_ref().map(|auth| {
+                let secret = Element::new("secret").with("type", "iscsi").with("usage", &auth.usage);
+                Element::new("auth").with("username", &auth.user).child(secret)
+            });
+            let source = Element::new("source")
+                .with("protocol", "iscsi")
+                .with("name", format!("{target}/{lun}"))
+                .child(host)
+                .child(Element::new("initiator").child(iqn))
+                .extended(auth);
+            ("network", driver, source)
+        }
         ImageLocation::Nfs { server, path, uid, gid } => {
             // A plus sign makes a number of what would otherwise be looked up as a name.
             let identity =

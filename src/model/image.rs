@@ -52,6 +52,30 @@ pub enum ImageLocation {
         /// Number of the group.
         gid: u32,
     },
+    /// A LUN of an iSCSI target through libiscsi.
+    Iscsi {
+        /// The portal's address.
+        address: String,
+        /// The portal's port.
+        port: u16,
+        /// The target's name.
+        target: String,
+        /// The LUN's number.
+        lun: u8,
+        /// The name with which the guest logs in.
+        initiator: String,
+        /// How it proves who it is, if it has to.
+        auth: Option<IscsiAuth>,
+    },
+}
+
+/// How a guest proves to an iSCSI target who it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct IscsiAuth {
+    /// The CHAP user.
+    pub user: String,
+    /// What the libvirt secret with the value is for (its `usage`).
+    pub usage: String,
 }
 
 impl fmt::Display for ImageLocation {
@@ -61,6 +85,9 @@ impl fmt::Display for ImageLocation {
             Self::File(path) => path.fmt(f),
             Self::Gluster { servers, volume, path } => {
                 write!(f, "gluster://{}/{volume}/{path}", servers.first().map_or("", String::as_str))
+            }
+            Self::Iscsi { address, port, target, lun, .. } => {
+                write!(f, "iscsi://{address}:{port}/{target}/{lun}")
             }
             Self::Nfs { server, path, uid, gid } => write!(f, "nfs://{server}{path}?uid={uid}&gid={gid}"),
         }

@@ -27,7 +27,7 @@ pub use finding::{Finding, FindingCode, Severity};
 pub use guest::{Accel, Autostart, GuestShape, KernelBoot};
 pub use host::{Elevation, HostSpec, Role, SshSpec};
 pub use id::{ClusterName, GuestId, HostId, ImageId, NameError, StorageId};
-pub use image::{ImageFormat, ImageLocation};
+pub use image::{ImageFormat, ImageLocation, IscsiAuth};
 pub use observations::{HostSeen, Observations, Unknown};
 pub use owned::{Owned, OwnedKind, Record, RecordError};
 pub use path::AbsPath;

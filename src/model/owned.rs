@@ -33,6 +33,11 @@ pub enum OwnedKind {
     KernelExport,
     /// An export file that stor wrote for nfs-ganesha, with the line that includes it; `name` is the file's path.
     GaneshaExport,
+    /// A configuration file that stor wrote for tgt, with the target that it describes; `name` is the file's path, the details
+    /// `iqn` and `user` say what tgtd has to forget.
+    IscsiTarget,
+    /// A file behind a LUN: never removed unless told by name. `name` is its path.
+    BackingFile,
     /// A libvirt storage pool; `name` is the pool's name.
     Pool,
     /// A libvirt secret; `name` is its UUID, the detail `stamp` the file with the stamp of its value.

@@ -54,6 +54,8 @@ pub(super) enum DiskUse {
     Gluster(String),
     /// A file of an NFS export through libnfs: its path on the server.
     Nfs(String),
+    /// A LUN through libiscsi: its target's name.
+    Iscsi(String),
 }
 
 /// Says why a hypervisor's domains are not known.
@@ -149,6 +151,9 @@ fn add_sources(text: &str, domains: &mut [Domain]) {
                 DiskUse::Gluster(path.split('/').next().unwrap_or("").to_owned())
             }
             (None, Some("nfs"), Some(path)) => DiskUse::Nfs(path),
+            (None, Some("iscsi"), Some(path)) => {
+                DiskUse::Iscsi(path.split('/').next().unwrap_or("").to_owned())
+            }
             _ => continue,
         };
         if let Some(domain) = domains.iter_mut().find(|domain| domain.name == name) {

@@ -37,7 +37,7 @@ pub(super) fn queries<'a>(
 ) -> Vec<Query> {
     let asked = cluster.hypervisors().take(ASKED).any(|hypervisor| hypervisor.id == *host);
     let mut queries = Vec::new();
-    for backend in backends {
+    for backend in backends.filter(|backend| !backend.makes_images()) {
         let paths = looked_at(cluster, backend, host, asked);
         queries.extend((!paths.is_empty()).then(|| stat(&paths)));
         for image in cluster.images_on(backend.id()).filter(|image| image.format == ImageFormat::Qcow2) {
@@ -83,7 +83,7 @@ pub(super) fn claims<'a>(
         Some((server, _)) => server == *host,
         None => hypervisor,
     };
-    let all = backends.flat_map(|backend| {
+    let all = backends.filter(|backend| !backend.makes_images()).flat_map(|backend| {
         let images = cluster.images_on(backend.id()).filter(move |image| mine(backend, image));
         images.map(move |image| owned(backend, image))
     });
@@ -103,6 +103,11 @@ pub(super) fn plan(
     let mut states = BTreeMap::new();
     for backend in scene.backends {
         for image in scene.cluster.images_on(backend.id()) {
+            if backend.makes_images() {
+                // What keeps the storage from being planned keeps its guests from being defined.
+                states.insert(image.id.clone(), ImageState::Ready);
+                continue;
+            }
             let (one, state) = match one(scene, &**backend, image, broken) {
                 Ok(one) => (one, ImageState::Ready),
                 Err(blocked) => {

@@ -15,7 +15,7 @@ use crate::model::{
     AbsPath, BlockSpec, Blocked, Command, Difference, Effect, FileMode, Finding, FindingCode, HostId, Owned,
     OwnedKind, Proposal, ResourceId, ResourceKind, Risk, SecretId, Severity, Step, StorageId, Wave,
 };
-use crate::storage::{gluster, mount_unit, nfs};
+use crate::storage::{gluster, iscsi, mount_unit, nfs};
 
 /// What becomes of data that the file no longer asks for.
 #[derive(Clone, Copy)]
@@ -77,7 +77,7 @@ pub(super) fn plan(scene: &Scene<'_>, claims: &BTreeMap<HostId, Vec<Owned>>, dat
 
 /// Tells whether an entry stands for the user's data.
 pub(super) fn is_data(entry: &Owned) -> bool {
-    matches!(entry.kind, OwnedKind::Image | OwnedKind::DataDirectory)
+    matches!(entry.kind, OwnedKind::Image | OwnedKind::DataDirectory | OwnedKind::BackingFile)
 }
 
 /// One removal in the making.
@@ -135,6 +135,14 @@ fn steps(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> Res
             run(ResourceKind::Export, Wave::ReleaseExport, title, nfs::commands::kernel::unexport(&file))
         }
         OwnedKind::GaneshaExport => ganesha_export(&removal(ResourceKind::Export))?,
+        OwnedKind::IscsiTarget => {
+            let detail = |key: &str| entry.detail.get(key).map_or("", String::as_str);
+            let target = removal(ResourceKind::Target);
+            let forget = iscsi::commands::tgt::forget(detail("iqn"), detail("user"), &target.path()?);
+            let title = format!("withdraw target {}, its LUNs keep their data", detail("iqn"));
+            vec![target.step(Wave::ReleaseExport, title, Effect::Run(vec![forget]))]
+        }
+        OwnedKind::BackingFile => backing_file(&removal(ResourceKind::Lun), data)?,
         OwnedKind::GlusterPeer => {
             let title = format!("detach peer {name}");
             run(ResourceKind::Peer, Wave::ReleaseService, title, gluster::commands::detach(name))
@@ -272,6 +280,16 @@ fn data_directory(removal: &Removal<'_>, data: Data<'_>) -> Result<Vec<Step>, Bo
     let remove = remove.deadline(DELETE_DEADLINE);
     let title = format!("delete {path} with everything in it");
     Ok(vec![removal.step(Wave::ReleaseHost, title, Effect::Run(vec![remove])).risking(Risk::DataLoss)])
+}
+
+fn backing_file(removal: &Removal<'_>, data: Data<'_>) -> Result<Vec<Step>, Box<Blocked>> {
+    if !is_named(removal, data) {
+        return Ok(Vec::new());
+    }
+    let path = removal.path()?;
+    let title = format!("delete {path}, the data of a LUN");
+    let effect = Effect::RemoveFiles(vec![path]);
+    Ok(vec![removal.step(Wave::ReleaseHost, title, effect).risking(Risk::DataLoss)])
 }
 
 /// Deadline for deleting a brick's files.

@@ -47,6 +47,7 @@ struct Going<'a> {
     paths: BTreeSet<AbsPath>,
     pools: BTreeSet<&'a str>,
     volumes: BTreeSet<&'a str>,
+    targets: BTreeSet<&'a str>,
     guests: BTreeSet<&'a str>,
 }
 
@@ -87,6 +88,9 @@ impl<'a> Going<'a> {
             }
             OwnedKind::GlusterVolume => {
                 self.volumes.insert(name);
+            }
+            OwnedKind::IscsiTarget => {
+                self.targets.extend(entry.detail.get("iqn").map(String::as_str));
             }
             OwnedKind::Guest => {
                 self.guests.insert(name);
@@ -137,6 +141,7 @@ impl<'a> Going<'a> {
                     .is_ok_and(|path| self.paths.iter().any(|root| path.is_within(root))),
                 DiskUse::Pool(pool) => self.pools.contains(pool.as_str()),
                 DiskUse::Gluster(volume) => self.volumes.contains(volume.as_str()),
+                DiskUse::Iscsi(target) => self.targets.contains(target.as_str()),
             })
     }
 }

@@ -75,7 +75,9 @@ fn read(site: Site<'_>, guest: &GuestId) -> Result<Heartbeat, String> {
         ImageLocation::File(path) => {
             site.cluster.hypervisors().map(|host| (host.id.clone(), path.clone())).collect()
         }
-        ImageLocation::Gluster { .. } | ImageLocation::Nfs { .. } => backend.backing(image),
+        ImageLocation::Gluster { .. } | ImageLocation::Nfs { .. } | ImageLocation::Iscsi { .. } => {
+            backend.backing(image)
+        }
     };
     let mut reasons = Vec::new();
     for (host, path) in places {

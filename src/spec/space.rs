@@ -1,4 +1,4 @@
-//! Who uses which directory, device and target: two claims on one place, or one inside the other, would overwrite each other's data.
+//! Who uses which directory and target: two claims on one place, or one inside the other, would overwrite each other's data.
 //!
 //! Imports `model`, `input` and `problem`. Backends claim places while they resolve; [`Space::check`] compares them at the end.
 
@@ -61,8 +61,8 @@ impl fmt::Display for Claim {
 pub struct Space {
     served: BTreeMap<String, (HostId, Claim)>,
     mounts: BTreeMap<String, Claim>,
-    devices: BTreeMap<String, Claim>,
     targets: BTreeMap<String, Claim>,
+    users: BTreeMap<String, Claim>,
 }
 
 impl Space {
@@ -86,27 +86,27 @@ impl Space {
         }
     }
 
-    /// Claims a block device of a host for `owner`.
-    pub fn device(
-        &mut self,
-        (host, path): (&HostId, &AbsPath),
-        place: Place,
-        owner: String,
-        problems: &mut Problems,
-    ) {
-        let claim = Claim { place, owner, what: "device" };
-        match self.devices.get(&format!("{host}:{path}")) {
-            Some(first) => twice(&format!("host {host}: {path}"), first, &claim, "device", problems),
-            None => drop(self.devices.insert(format!("{host}:{path}"), claim)),
-        }
-    }
-
     /// Claims the name of an iSCSI target, which is unique in the world.
     pub fn target(&mut self, iqn: &str, place: Place, owner: String, problems: &mut Problems) {
         let claim = Claim { place, owner, what: "target" };
         match self.targets.get(iqn) {
             Some(first) => twice(iqn, first, &claim, "name", problems),
             None => drop(self.targets.insert(iqn.to_owned(), claim)),
+        }
+    }
+
+    /// Claims a CHAP user of a host, whose server keeps one secret for each.
+    pub fn chap_user(
+        &mut self,
+        (host, user): (&HostId, &dyn fmt::Display),
+        place: Place,
+        owner: String,
+        problems: &mut Problems,
+    ) {
+        let claim = Claim { place, owner, what: "CHAP user" };
+        match self.users.get(&format!("{host}:{user}")) {
+            Some(first) => twice(&format!("host {host}: {user}"), first, &claim, "name", problems),
+            None => drop(self.users.insert(format!("{host}:{user}"), claim)),
         }
     }
 

@@ -9,6 +9,7 @@ pub mod gluster;
 pub mod health;
 pub mod iscsi;
 pub mod keeper;
+pub mod lun_probe;
 pub mod mount_client;
 pub mod mount_probe;
 pub mod mount_unit;
@@ -29,8 +30,7 @@ pub fn backend<'a>(cluster: &'a Cluster, id: &'a StorageId) -> Option<Box<dyn Ba
     match cluster.storage.get(id)? {
         spec::StorageSpec::Gluster(spec) => Some(Box::new(gluster::Gluster::new(cluster, id, spec))),
         spec::StorageSpec::Nfs(spec) => Some(Box::new(nfs::Nfs::new(cluster, id, spec))),
-        // Refused when the file is read.
-        spec::StorageSpec::Iscsi(_) => None,
+        spec::StorageSpec::Iscsi(spec) => Some(Box::new(iscsi::Iscsi::new(cluster, id, spec))),
     }
 }
 
@@ -72,6 +72,10 @@ pub trait Backend {
     fn made_on(&self, _image: &ImageEntry) -> Option<(HostId, AbsPath)> {
         None
     }
+    /// Whether planning for the storage makes its images, too, since they are a part of what is offered.
+    fn makes_images(&self) -> bool {
+        false
+    }
     /// How it is proved that all hypervisors reach the same images.
     fn probe(&self) -> probe::Probe;
     /// Which hosts can tell how it is doing (the first that answers is enough), and what they are asked.
@@ -104,5 +108,6 @@ pub fn look(
     match client {
         probe::Client::Gfapi { volume, allowed } => gluster::probe::look(volume, allowed, request),
         probe::Client::Nfs { export, allowed, v3 } => nfs::wire::look(export, allowed, *v3, request),
+        probe::Client::Iscsi { target, allowed } => iscsi::wire::look(target, allowed, request),
     }
 }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, ToSocketAddrs as _, UdpSocket};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AbsPath, HostId, StorageId};
+use crate::model::{AbsPath, HostId, Secret, StorageId};
 
 /// How one storage is proved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,49 @@ pub enum Way {
     Mounted(MountedDirectory),
     /// One of QEMU's own clients; nothing is mounted.
     Direct(DirectDirectory),
+    /// QEMU's own iSCSI client: each image is a LUN.
+    Luns(Box<LunTarget>),
+}
+
+/// An iSCSI target and how it is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LunTarget {
+    /// The server that has it.
+    pub server: HostId,
+    /// The portal's address.
+    pub address: String,
+    /// The portal's port.
+    pub port: u16,
+    /// The target's name.
+    pub iqn: String,
+    /// The LUN of each image, by the image's file name.
+    pub luns: BTreeMap<String, Lun>,
+    /// How initiators prove who they are, if they have to.
+    pub login: Option<Login>,
+    /// The name with which each hypervisor's tools log in.
+    pub initiators: BTreeMap<HostId, String>,
+    /// The name with which the machine that runs stor logs in.
+    pub initiator: String,
+}
+
+/// One LUN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lun {
+    /// Its number.
+    pub number: u8,
+    /// The serial number that it should show.
+    pub serial: String,
+    /// What is behind it on the server.
+    pub backing: AbsPath,
+}
+
+/// What an initiator proves with CHAP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The user.
+    pub user: String,
+    /// The secret; `None` when this command did not read it.
+    pub secret: Option<Secret>,
 }
 
 /// A directory that QEMU reaches by URL (qemu-block-drivers(7)).
@@ -98,6 +141,13 @@ pub enum Client {
         /// Whether it is offered with NFSv3 at all.
         v3: bool,
     },
+    /// An iSCSI initiator of its own.
+    Iscsi {
+        /// The target.
+        target: Box<LunTarget>,
+        /// Addresses that the target lets in.
+        allowed: Vec<String>,
+    },
 }
 
 /// An NFS export as a client of its own reaches it.
@@ -116,6 +166,7 @@ impl Client {
         match self {
             Self::Gfapi { .. } => "libgfapi",
             Self::Nfs { .. } => "NFSv3",
+            Self::Iscsi { .. } => "iSCSI",
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 pub use super::gluster::spec::GlusterSpec;
 use super::gluster::spec::RawGluster;
 pub use super::iscsi::spec::IscsiSpec;
+use super::iscsi::spec::RawIscsi;
 pub use super::nfs::spec::NfsSpec;
 use super::nfs::spec::RawNfs;
 use crate::model::{AbsPath, ByteSize, ImageFormat, ImageId, SecretRef, StorageId};
@@ -138,6 +139,8 @@ pub enum RawStorage {
     Gluster(Box<RawGluster>),
     /// A directory that an NFS server exports to the hypervisors.
     Nfs(Box<RawNfs>),
+    /// An iSCSI target, whose LUNs are the images.
+    Iscsi(Box<RawIscsi>),
 }
 
 impl RawStorage {
@@ -146,6 +149,7 @@ impl RawStorage {
         match self {
             Self::Gluster(raw) => raw.resolve(id, declared).map(StorageSpec::Gluster),
             Self::Nfs(raw) => raw.resolve(id, declared).map(StorageSpec::Nfs),
+            Self::Iscsi(raw) => raw.resolve(id, declared).map(StorageSpec::Iscsi),
         }
     }
 }

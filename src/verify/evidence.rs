@@ -6,6 +6,7 @@ use crate::libvirt::pools::Pools;
 use crate::libvirt::qemu_conf::QemuUser;
 use crate::model::{HostId, ImageId, StorageId};
 use crate::storage::direct_probe::DirectSeen;
+use crate::storage::lun_probe::LunsSeen;
 use crate::storage::mount_probe::mount_table::Mount;
 use crate::storage::mount_probe::seen::{LockTried, Looked, NoFacts, Written};
 use crate::storage::probe::{ClientAnswer, NoClient, Probe};
@@ -58,6 +59,8 @@ pub struct Evidence {
     pub hosts: BTreeMap<HostId, HostEvidence>,
     /// Per storage with a protocol client.
     pub clients: BTreeMap<StorageId, Result<ClientAnswer, NoClient>>,
+    /// What was seen of LUNs before the hypervisors looked at them.
+    pub earlier: BTreeMap<StorageId, ClientAnswer>,
     /// Storages whose server was asked through ssh because the client on this machine could not look.
     pub stand_ins: BTreeMap<StorageId, StandIn>,
     /// Names this run in every nonce.
@@ -94,6 +97,8 @@ pub struct HostEvidence {
     pub mounted: BTreeMap<StorageId, MountedEvidence>,
     /// Each volume that QEMU reaches directly.
     pub direct: BTreeMap<StorageId, Fact<DirectSeen>>,
+    /// Each target whose LUNs QEMU reaches directly.
+    pub luns: BTreeMap<StorageId, Fact<LunsSeen>>,
 }
 
 /// What one hypervisor showed of one mounted storage.

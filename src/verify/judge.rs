@@ -4,6 +4,7 @@
 
 mod access;
 mod direct;
+mod luns;
 mod identity;
 mod mount;
 mod share;
@@ -34,9 +35,21 @@ pub fn judge(cluster: &ClusterName, scope: &Scope, evidence: &Evidence) -> Matri
                 matrix.cells.extend(view.mounted_cells(directory));
                 matrix.notes.extend(view.leftovers());
             }
+            Way::Luns(_) => {
+                matrix.cells.extend(luns::cells(&view));
+                matrix.notes.push(direct::advice(
+                    &view,
+                    "iSCSI",
+                    "start guests with `stor start`, which looks at every hypervisor first",
+                ));
+            }
             Way::Direct(directory) => {
                 matrix.cells.extend(direct::cells(&view, directory.kind));
-                matrix.notes.push(direct::advice(&view, directory.kind));
+                matrix.notes.push(direct::advice(
+                    &view,
+                    directory.kind,
+                    "set `access: mount` for this storage",
+                ));
             }
         }
     }

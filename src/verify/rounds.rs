@@ -6,6 +6,7 @@
 //! the one before.
 
 mod direct;
+mod luns;
 
 use std::collections::BTreeMap;
 
@@ -98,14 +99,14 @@ impl<'a> Rounds<'a> {
     fn mounted(&self) -> impl Iterator<Item = (&'a ScopedStorage, &'a MountedDirectory)> + use<'a> {
         self.scope.storages.iter().filter_map(|storage| match &storage.probe.way {
             Way::Mounted(directory) => Some((storage, directory)),
-            Way::Direct(_) => None,
+            Way::Direct(_) | Way::Luns(_) => None,
         })
     }
 
     fn direct(&self) -> impl Iterator<Item = (&'a ScopedStorage, &'a DirectDirectory)> + use<'a> {
         self.scope.storages.iter().filter_map(|storage| match &storage.probe.way {
             Way::Direct(directory) => Some((storage, directory)),
-            Way::Mounted(_) => None,
+            Way::Mounted(_) | Way::Luns(_) => None,
         })
     }
 
@@ -215,6 +216,7 @@ impl<'a> Rounds<'a> {
                 }),
                 mounted,
                 direct: BTreeMap::new(),
+                luns: BTreeMap::new(),
             };
             (host.clone(), evidence)
         });
@@ -323,6 +325,7 @@ impl<'a> Rounds<'a> {
             }
         }
         self.direct_read(&direct, &seen);
+        self.luns();
     }
 
     fn batches<'q>(&self, queries: impl Iterator<Item = (&'q (HostId, StorageId), &'q Query)>) -> Batches {

@@ -1,6 +1,7 @@
 //! A lab for one test, and the `stor` command run against it.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -74,7 +75,10 @@ impl Lab {
         for (file, bytes) in files {
             let path = lab.dir.path().join(file);
             std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
-            std::fs::write(path, bytes).expect("write");
+            std::fs::write(&path, bytes).expect("write");
+            if file.starts_with("secrets/") {
+                std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("chmod");
+            }
         }
         lab.stor(&["lab", "down"]);
         lab.stor(&["lab", "up"]).exits(0);
@@ -94,6 +98,11 @@ impl Lab {
         let path = self.dir.path().join(file);
         std::fs::write(&path, named.join("\n") + "\n").expect("write");
         path
+    }
+
+    /// A file next to the cluster file.
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.dir.path().join(file)
     }
 
     /// Changes the cluster file by replacing one text, which must be there.

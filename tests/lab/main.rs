@@ -9,6 +9,7 @@ mod direct;
 mod faults;
 mod guard;
 mod harness;
+mod iscsi;
 mod migration;
 mod migration_cold;
 mod nfs;

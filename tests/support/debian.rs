@@ -9,7 +9,7 @@ use stor::model::{AbsPath, Answer, Command, HostId};
 
 use super::gluster::{GROUP, Pool};
 use super::tools::{block, cksum, first_entry, remove_tree, replace, stat};
-use super::{nfs, path, virsh};
+use super::{nfs, path, tgt, virsh};
 
 /// A host's state besides its files.
 pub struct Debian {
@@ -17,6 +17,7 @@ pub struct Debian {
     libvirt: Option<FakeConnector>,
     pool: Arc<Mutex<Pool>>,
     nfs: Arc<Mutex<nfs::Servers>>,
+    tgt: Arc<Mutex<tgt::Servers>>,
     pub packages: BTreeSet<String>,
     /// Units that systemd has read: name to the text of the file.
     pub loaded: BTreeMap<String, String>,
@@ -69,12 +70,14 @@ impl Debian {
         libvirt: Option<FakeConnector>,
         pool: Arc<Mutex<Pool>>,
         nfs: Arc<Mutex<nfs::Servers>>,
+        tgt: Arc<Mutex<tgt::Servers>>,
     ) -> Self {
         Self {
             id,
             libvirt,
             pool,
             nfs,
+            tgt,
             packages: BTreeSet::new(),
             loaded: BTreeMap::new(),
             mounts: BTreeMap::new(),
@@ -140,6 +143,9 @@ impl Debian {
         if let Some(done) =
             self.nfs.lock().unwrap().run(&self.id, &self.packages, command.program, &args, files)
         {
+            return done;
+        }
+        if let Some(done) = self.tgt.lock().unwrap().run(&self.id, &self.packages, command, files) {
             return done;
         }
         match (command.program, args.as_slice()) {

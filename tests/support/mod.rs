@@ -11,6 +11,7 @@ pub mod debian;
 pub mod gluster;
 pub mod nfs;
 pub mod synthetic;
+pub mod tgt;
 pub mod tools;
 pub mod virsh;
 
@@ -34,6 +35,7 @@ pub struct World {
     pub debians: BTreeMap<HostId, Arc<Mutex<Debian>>>,
     pub pool: Arc<Mutex<Pool>>,
     pub nfs: Arc<Mutex<nfs::Servers>>,
+    pub tgt: Arc<Mutex<tgt::Servers>>,
     pub libvirt: FakeConnector,
     pub breaker: Breaker,
 }
@@ -59,12 +61,14 @@ impl World {
         let libvirt = FakeConnector::new(&cluster.hosts);
         let pool = Arc::new(Mutex::new(Pool::new(cluster)));
         let nfs = Arc::new(Mutex::new(nfs::Servers::new(cluster)));
+        let tgt = Arc::new(Mutex::new(tgt::Servers::default()));
         let breaker = Breaker::default();
         let mut world = Self {
             hosts: BTreeMap::new(),
             debians: BTreeMap::new(),
             pool,
             nfs,
+            tgt,
             libvirt,
             breaker: breaker.clone(),
         };
@@ -74,6 +78,7 @@ impl World {
                 (spec.role == Role::Hypervisor).then(|| world.libvirt.clone()),
                 Arc::clone(&world.pool),
                 Arc::clone(&world.nfs),
+                Arc::clone(&world.tgt),
             );
             let debian = Arc::new(Mutex::new(debian));
             let machine = debian::Shared(Arc::clone(&debian));
@@ -135,6 +140,7 @@ impl World {
             });
         }
         out.push_str(&format!("{:#?}\n{:#?}\n", self.pool.lock().unwrap(), self.nfs.lock().unwrap()));
+        out.push_str(&format!("{:#?}\n", self.tgt.lock().unwrap()));
         // How often libvirt has read a pool is no state of anything.
         out.lines().filter(|line| !line.contains("refreshed: ")).map(|line| format!("{line}\n")).collect()
     }

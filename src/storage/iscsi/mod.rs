@@ -1,5 +1,126 @@
-//! iSCSI: a target of one host, whose LUNs are the images.
+//! iSCSI: a target of one host, whose LUNs are the images; hypervisors reach them with QEMU's libiscsi.
 //!
-//! So far only what the cluster file says; see `spec`.
+//! Imports `spec`, `libvirt` (secrets), the shared parts of `storage`, and `model`. This file joins the parts; see `facts` for
+//! what is asked, `plan` for what is decided, `commands` for what is run, `wire` for the look at the target with an initiator
+//! of its own.
 
+pub mod commands;
+pub mod facts;
+pub mod health;
+mod plan;
+pub mod probe;
 pub mod spec;
+pub mod wire;
+
+use self::spec::IscsiSpec;
+use super::health::Health;
+use super::probe::Probe;
+use super::{Attached, Backend};
+use crate::guard::{Opening, Protocol};
+use crate::model::{
+    AbsPath, Answer, HostId, ImageLocation, Observations, Owned, Proposal, Query, Record, StorageId, Unknown,
+};
+use crate::spec::{Cluster, ImageEntry, Role};
+
+/// One target of the cluster file.
+#[derive(Debug, Clone, Copy)]
+pub struct Iscsi<'a> {
+    cluster: &'a Cluster,
+    id: &'a StorageId,
+    spec: &'a IscsiSpec,
+}
+
+impl<'a> Iscsi<'a> {
+    /// Takes the storage entry `id` of `cluster`.
+    #[must_use]
+    pub fn new(cluster: &'a Cluster, id: &'a StorageId, spec: &'a IscsiSpec) -> Self {
+        Self { cluster, id, spec }
+    }
+
+    fn uses(&self, host: &HostId) -> bool {
+        self.cluster.hosts.get(host).is_some_and(|host| host.role == Role::Hypervisor)
+    }
+}
+
+impl Backend for Iscsi<'_> {
+    fn id(&self) -> &StorageId {
+        self.id
+    }
+
+    fn queries(&self, host: &HostId) -> Vec<Query> {
+        let mut queries = Vec::new();
+        if self.spec.server == *host {
+            queries.extend(facts::queries(self.cluster, self.id, self.spec));
+        }
+        if self.uses(host) {
+            queries.extend(plan::client_queries(self.cluster, self.id, self.spec));
+        }
+        if !queries.is_empty() {
+            queries.push(Record::query(&self.cluster.name));
+        }
+        let mut asked = std::collections::BTreeSet::new();
+        queries.retain(|query| asked.insert(query.clone()));
+        queries
+    }
+
+    fn plan(&self, seen: &Observations) -> Proposal {
+        plan::plan(plan::Subject { cluster: self.cluster, id: self.id, spec: self.spec, seen })
+    }
+
+    fn claims(&self, host: &HostId) -> Vec<Owned> {
+        plan::claims(self.cluster, self.id, self.spec, host)
+    }
+
+    fn locate(&self, image: &ImageEntry) -> ImageLocation {
+        #[expect(
+            clippy::expect_used,
+            reason = "a file whose image is no LUN of its storage is refused when it is read"
+        )]
+        let lun = self.spec.lun(&image.id).expect("an image on iSCSI is a LUN");
+        commands::location(self.cluster, self.id, self.spec, lun)
+    }
+
+    fn attached(&self, _host: &HostId, _seen: &Observations) -> Result<Attached, Unknown> {
+        Ok(Attached::Remote)
+    }
+
+    fn openings(&self, host: &HostId) -> Vec<Opening> {
+        if self.spec.server != *host {
+            return Vec::new();
+        }
+        let port = commands::portal(self.cluster, self.spec).port;
+        vec![Opening {
+            protocol: Protocol::Tcp,
+            first: port,
+            last: port,
+            purpose: "iscsi",
+            peers: commands::clients(self.cluster, self.spec),
+        }]
+    }
+
+    fn booleans(&self, _host: &HostId) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn backing(&self, image: &ImageEntry) -> Vec<(HostId, AbsPath)> {
+        let lun = self.spec.lun(&image.id);
+        lun.map(|lun| (self.spec.server.clone(), lun.backing.clone())).into_iter().collect()
+    }
+
+    /// The LUNs of a target are made with it.
+    fn makes_images(&self) -> bool {
+        true
+    }
+
+    fn probe(&self) -> Probe {
+        probe::describe(self.cluster, self.id, self.spec)
+    }
+
+    fn health_query(&self) -> (Vec<HostId>, Query) {
+        (vec![self.spec.server.clone()], commands::tgt::targets())
+    }
+
+    fn read_health(&self, answer: &Answer) -> Health {
+        health::read(self.spec, answer)
+    }
+}

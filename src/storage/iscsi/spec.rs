@@ -5,7 +5,7 @@
 
 mod words;
 
-pub use words::{ChapUser, Iqn, Portal};
+pub use words::{ChapUser, Iqn, PORT, Portal};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -94,32 +94,10 @@ pub struct LunSpec {
     pub number: u8,
     /// Its size.
     pub size: ByteSize,
-    /// What holds its data on the server.
-    pub backing: Backing,
-}
-
-/// What holds a LUN's data.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Backing {
-    /// A file, which stor makes when it is missing.
-    File {
-        /// Where.
-        path: AbsPath,
-        /// Whether its blocks are taken at once.
-        allocation: Allocation,
-    },
-    /// A block device, e.g. a logical volume, which has to be there.
-    Device(AbsPath),
-}
-
-impl Backing {
-    /// Where it is on the server.
-    #[must_use]
-    pub fn path(&self) -> &AbsPath {
-        match self {
-            Self::File { path, .. } | Self::Device(path) => path,
-        }
-    }
+    /// The file on the server that holds its data, which stor makes when it is missing.
+    pub backing: AbsPath,
+    /// Whether the file's blocks are taken at once.
+    pub allocation: Allocation,
 }
 
 /// How initiators prove who they are (RFC 1994; RFC 7143 section 12.1).
@@ -158,7 +136,7 @@ pub enum IscsiAccess {
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
 pub enum IscsiProvider {
-    /// The one that has it already; else the kernel's where the kernel has one, else tgt.
+    /// tgt.
     Auto,
     /// The kernel's (LIO).
     Lio,
@@ -181,14 +159,14 @@ pub struct RawIscsi {
     /// Has initiators prove that they know a secret (CHAP).
     #[schemars(extend("x-default" = "their address is enough"))]
     pub chap: Option<RawChap>,
-    /// How hypervisors reach it: `session` (the kernel's initiator, with a libvirt pool) or `direct` (QEMU's libiscsi, no
-    /// session, no pool).
+    /// How hypervisors reach it: `direct` (QEMU's libiscsi, no session, no pool) or `session` (the kernel's initiator, with a
+    /// libvirt pool). This stor refuses `session`: write `direct`.
     #[schemars(extend("default" = "session"))]
     pub access: Option<At<IscsiAccess>>,
-    /// Which server offers it: `lio` (the kernel's), `tgt`, or `auto`: the kernel's where the host's kernel has one.
+    /// Which server offers it: `tgt`, `lio` (the kernel's) or `auto`, which is tgt. This stor refuses `lio`.
     #[schemars(extend("default" = "auto"))]
     pub provider: Option<At<IscsiProvider>>,
-    /// Where the server listens: `ADDRESS` or `ADDRESS:PORT`, one for each of its networks.
+    /// The server's address on the network that hypervisors reach it by, if it is another one: `[ADDRESS]`.
     #[schemars(extend("x-default" = "the server's address, port 3260"))]
     pub portals: Option<At<Vec<Text<Portal>>>>,
     /// Further addresses that may use the target besides the hypervisors, e.g. that of the machine that runs stor.
@@ -206,12 +184,7 @@ pub struct RawLun {
     /// Its size, with a unit. It may grow later; it never shrinks.
     pub size: Text<ByteSize>,
     /// The file on the server that holds its data. stor makes it when it is missing, and never overwrites one.
-    #[schemars(extend("x-default" = "required without `device`"))]
-    pub backing: Option<Text<AbsPath>>,
-    /// The block device on the server that holds its data, e.g. a logical volume. It has to be there, at least of this size, and
-    /// empty.
-    #[schemars(extend("x-default" = "required without `backing`"))]
-    pub device: Option<Text<AbsPath>>,
+    pub backing: Text<AbsPath>,
     /// When the blocks of a backing file are taken: `sparse`, as they are written, or `full`, at once.
     #[schemars(extend("default" = "sparse"))]
     pub allocation: Option<At<Allocation>>,
@@ -249,6 +222,12 @@ impl RawIscsi {
         };
         let access = self.access.map_or(IscsiAccess::Session, |at| at.value);
         let portals = self.resolve_portals(id, access, declared);
+        self.refuse_unsupported(id, access, declared);
+        if let (Some(server), Some(Some(chap))) = (&server, &chap) {
+            let place = self.chap.as_ref().map_or(declared.place, |chap| chap.user.place);
+            let owner = format!("storage {id}");
+            declared.space.chap_user((&server.value, &chap.user), place, owner, declared.problems);
+        }
         let allow = self.allow.iter().flatten();
         let allow: Vec<Option<Address>> =
             allow.map(|word| word.parse(format_args!("storage {id}: allow"), declared.problems)).collect();
@@ -262,6 +241,31 @@ impl RawIscsi {
             portals: portals?,
             allow: allow.into_iter().flatten().map(|address| address.to_string()).collect(),
         })
+    }
+
+    /// What this stor cannot set up is said here, before anything is planned with it.
+    fn refuse_unsupported(&self, id: &StorageId, access: IscsiAccess, declared: &mut Declared<'_>) {
+        if access == IscsiAccess::Session {
+            let place = self.access.map_or(declared.place, |at| at.place);
+            let message = format!("storage {id}: this stor cannot set up access: session yet");
+            problem(
+                declared,
+                place,
+                message,
+                "write access: direct, with which QEMU reaches the LUNs itself",
+            );
+        }
+        if let Some(at) = self.provider.filter(|at| at.value == IscsiProvider::Lio) {
+            let message = format!("storage {id}: this stor cannot set up provider: lio yet");
+            problem(declared, at.place, message, "write provider: tgt");
+        }
+        for word in self.portals.iter().flat_map(|list| &list.value) {
+            // A word that is no portal has been reported.
+            if word.text.parse::<Portal>().is_ok_and(|portal| portal.port != PORT) {
+                let message = format!("storage {id}: portals: tgt listens on port {PORT} only");
+                problem(declared, word.place, message, "write the address alone");
+            }
+        }
     }
 
     fn resolve_luns(
@@ -307,7 +311,7 @@ impl RawIscsi {
         if access == IscsiAccess::Direct && list.value.len() > 1 {
             let message =
                 format!("{subject}: QEMU's own client uses one portal, the list has {}", list.value.len());
-            problem(declared, list.place, message, "keep one, or write access: session");
+            problem(declared, list.place, message, "keep one");
         }
         let mut seen: BTreeMap<Portal, Place> = BTreeMap::new();
         for (portal, word) in portals.iter().flatten().zip(&list.value) {
@@ -332,7 +336,8 @@ impl RawLun {
         let range = 1..=LAST_NUMBER;
         let number =
             number(self.number, position, range, format_args!("{subject}: number"), declared.problems);
-        Some(LunSpec { name: name?, number, size: size?, backing: backing? })
+        let allocation = self.allocation.map_or(Allocation::Sparse, |at| at.value);
+        Some(LunSpec { name: name?, number, size: size?, backing: backing?, allocation })
     }
 
     fn resolve_size(&self, subject: &str, declared: &mut Declared<'_>) -> Option<ByteSize> {
@@ -351,56 +356,13 @@ impl RawLun {
         subject: &str,
         server: Option<&HostId>,
         declared: &mut Declared<'_>,
-    ) -> Option<Backing> {
-        match (&self.backing, &self.device) {
-            (Some(word), None) => {
-                let path = word.parse(format_args!("{subject}: backing"), declared.problems)?;
-                if is_device(&path) {
-                    let message = format!("{subject}: backing {path} is below /dev");
-                    problem(declared, word.place, message, "write device: for a block device");
-                    return None;
-                }
-                if let Some(server) = server {
-                    let owner = subject.to_owned();
-                    declared.space.serve(
-                        (server, &path),
-                        word.place,
-                        owner,
-                        "backing file",
-                        declared.problems,
-                    );
-                }
-                let allocation = self.allocation.map_or(Allocation::Sparse, |at| at.value);
-                Some(Backing::File { path, allocation })
-            }
-            (None, Some(word)) => {
-                if let Some(at) = self.allocation {
-                    let message = format!("{subject}: allocation has no meaning beside device");
-                    problem(declared, at.place, message, "remove the key");
-                }
-                let path = word.parse(format_args!("{subject}: device"), declared.problems)?;
-                if !is_device(&path) {
-                    let message = format!("{subject}: device {path} is not below /dev");
-                    problem(declared, word.place, message, "write backing: for a file");
-                    return None;
-                }
-                if let Some(server) = server {
-                    let owner = subject.to_owned();
-                    declared.space.device((server, &path), word.place, owner, declared.problems);
-                }
-                Some(Backing::Device(path))
-            }
-            (backing, _) => {
-                let place = self.device.as_ref().filter(|_| backing.is_some()).map(|word| word.place);
-                let message = match place {
-                    Some(_) => format!("{subject}: it has both backing and device, it must have one"),
-                    None => format!("{subject}: it has neither backing nor device"),
-                };
-                let hint = "write backing: /srv/iscsi/NAME.img for a file, or device: /dev/VG/NAME";
-                problem(declared, place.unwrap_or(self.name.place), message, hint);
-                None
-            }
+    ) -> Option<AbsPath> {
+        let path = self.backing.parse(format_args!("{subject}: backing"), declared.problems)?;
+        if let Some(server) = server {
+            let (place, owner) = (self.backing.place, subject.to_owned());
+            declared.space.serve((server, &path), place, owner, "backing file", declared.problems);
         }
+        Some(path)
     }
 }
 
@@ -411,10 +373,6 @@ impl RawChap {
         let secret = self.secret.value.resolve(self.secret.place, subject, declared);
         Some(ChapSpec { user: user?, secret: secret? })
     }
-}
-
-fn is_device(path: &AbsPath) -> bool {
-    path.as_str().starts_with("/dev/")
 }
 
 /// Reports what only one of a storage's entries may have.

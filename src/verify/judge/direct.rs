@@ -48,10 +48,9 @@ pub(super) fn cells(view: &View<'_>, kind: &str) -> Vec<Cell> {
 }
 
 /// What the user has to know about storage without locks.
-pub(super) fn advice(view: &View<'_>, kind: &str) -> Finding {
+pub(super) fn advice(view: &View<'_>, kind: &str, remedy: &str) -> Finding {
     let message = format!("QEMU's {kind} client takes no locks, so nothing refuses a second writer");
-    Finding::new(Severity::Advice, FindingCode::LockNotHonoured, view.subject(), message)
-        .remedy("set `access: mount` for this storage")
+    Finding::new(Severity::Advice, FindingCode::LockNotHonoured, view.subject(), message).remedy(remedy)
 }
 
 fn seen<'a>(view: &View<'a>, host: &HostId, kind: CheckKind) -> Result<&'a DirectSeen, Box<Check>> {

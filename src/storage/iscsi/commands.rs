@@ -1,0 +1,133 @@
+//! What every target says, whichever server offers it: clients, names, backing files, packages. Pure.
+//!
+//! Imports `model`, `spec`, and the shared builders of `storage`. What tgt is told is in [`tgt`]; when each command is needed
+//! is decided in `plan`.
+
+pub mod tgt;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::spec::{Allocation, IscsiSpec, LunSpec, PORT, Portal};
+use crate::libvirt::secrets;
+use crate::model::{AbsPath, ByteSize, ClusterName, Command, HostId, ImageLocation, IscsiAuth, StorageId};
+use crate::spec::Cluster;
+use crate::storage::packages::Need;
+
+/// What a hypervisor needs for QEMU's own client.
+pub const DIRECT: Need =
+    Need { debian: &["qemu-block-extra"], red_hat: &["qemu-block-iscsi"], suse: &["qemu-block-iscsi"] };
+/// The name space of the identifiers that stor gives to LUNs (UUID version 5, RFC 9562 section 5.5); chosen once at random.
+const NAMESPACE: Uuid = Uuid::from_u128(0x8a3e_51d6_7f0b_4c29_b5e1_0d94_c6f2_3a17);
+/// Deadline for taking all blocks of a backing file.
+const BACKING_DEADLINE: Duration = Duration::from_secs(600);
+
+/// The first line of every file that stor writes for `cluster`.
+#[must_use]
+pub fn header(cluster: &ClusterName) -> String {
+    format!("# Written by stor for cluster {cluster}. stor apply overwrites changes made here.\n")
+}
+
+/// The addresses that may use a target: hypervisors, and what the file adds.
+#[must_use]
+pub fn clients(cluster: &Cluster, spec: &IscsiSpec) -> BTreeSet<String> {
+    let hypervisors = cluster.hypervisors().map(|host| host.address.clone());
+    hypervisors.chain(spec.allow.iter().cloned()).collect()
+}
+
+/// Where hypervisors reach a target.
+#[must_use]
+pub fn portal(cluster: &Cluster, spec: &IscsiSpec) -> Portal {
+    let usual = || Portal { address: cluster.address_of(&spec.server).to_owned(), port: PORT };
+    spec.portals.first().cloned().unwrap_or_else(usual)
+}
+
+/// The serial number of a LUN, from which initiators make its WWID: the same after a restart, on whatever file its data lies.
+#[must_use]
+pub fn serial(cluster: &ClusterName, id: &StorageId, lun: &LunSpec) -> String {
+    let name = format!("{cluster}/{id}/{}", lun.name);
+    Uuid::new_v5(&NAMESPACE, name.as_bytes()).simple().to_string()
+}
+
+/// The name with which a guest logs in to a target. The same on every hypervisor, because a guest moves with its definition.
+#[must_use]
+pub fn guest_initiator(cluster: &ClusterName, spec: &IscsiSpec, lun: &LunSpec) -> String {
+    spec.iqn.sibling(&format!("stor-{cluster}.guest.{}", lun.name))
+}
+
+/// The name with which a host's tools log in to a target; stor itself is a host of the name `stor`.
+#[must_use]
+pub fn host_initiator(cluster: &ClusterName, spec: &IscsiSpec, host: Option<&HostId>) -> String {
+    let host = host.map_or_else(|| "stor".to_owned(), |host| format!("host.{host}"));
+    spec.iqn.sibling(&format!("stor-{cluster}.{host}"))
+}
+
+/// Where QEMU reaches a LUN.
+#[must_use]
+pub fn location(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec, lun: &LunSpec) -> ImageLocation {
+    let portal = portal(cluster, spec);
+    let auth = spec
+        .chap
+        .as_ref()
+        .map(|chap| IscsiAuth { user: chap.user.to_string(), usage: secrets::usage(&cluster.name, id) });
+    ImageLocation::Iscsi {
+        address: portal.address,
+        port: portal.port,
+        target: spec.iqn.to_string(),
+        lun: lun.number,
+        initiator: guest_initiator(&cluster.name, spec, lun),
+        auth,
+    }
+}
+
+/// What a backing file is called until it is complete.
+#[must_use]
+pub fn partial(path: &AbsPath) -> String {
+    format!("{}/.{}.stor-partial", path.parent(), path.file_name())
+}
+
+/// Removes an unfinished backing file that a run left which was interrupted.
+#[must_use]
+pub fn remove_partial(path: &AbsPath) -> Command {
+    Command::new("rm").args(["-f", "--", &partial(path)])
+}
+
+/// Makes a backing file that does not exist. It gets its name by `ln`, which fails when the name is taken, and only once it is
+/// complete and on disk.
+#[must_use]
+pub fn make_backing(path: &AbsPath, size: ByteSize, allocation: Allocation) -> Vec<Command> {
+    let directory = path.parent();
+    let partial = partial(path);
+    let remove = || remove_partial(path);
+    vec![
+        Command::new("mkdir").args(["-p", "--", directory.as_str()]),
+        remove(),
+        resize(&partial, size, allocation),
+        Command::new("chmod").args(["0600", "--", &partial]),
+        Command::new("sync").arg(&partial).deadline(BACKING_DEADLINE),
+        Command::new("ln").args(["-T", "--", &partial, path.as_str()]),
+        remove(),
+        Command::new("sync").arg(directory.as_str()),
+    ]
+}
+
+/// Lets a backing file grow; `>` keeps truncate(1) from ever making it smaller, and fallocate(1) never does.
+#[must_use]
+pub fn grow_backing(path: &AbsPath, size: ByteSize, allocation: Allocation) -> Vec<Command> {
+    vec![
+        resize(path.as_str(), size, allocation),
+        Command::new("sync").arg(path.as_str()).deadline(BACKING_DEADLINE),
+    ]
+}
+
+fn resize(path: &str, size: ByteSize, allocation: Allocation) -> Command {
+    let bytes = size.bytes();
+    match allocation {
+        Allocation::Sparse => Command::new("truncate").args([&format!("--size=>{bytes}"), "--", path]),
+        Allocation::Full => Command::new("fallocate")
+            .args(["--length", &bytes.to_string(), "--", path])
+            .deadline(BACKING_DEADLINE),
+    }
+}

@@ -1,0 +1,125 @@
+//! What an iSCSI storage needs: differences between the file and the facts, and the steps that end them. Pure.
+//!
+//! Imports `spec`, `model`, `facts` and `commands`. The order: `server` (what stands in the way), `backing` (the files behind
+//! the LUNs), `tgt` (account, configuration, target), then `clients` (packages and the CHAP secret on hypervisors).
+
+mod backing;
+mod clients;
+mod server;
+mod tgt;
+
+pub(super) use clients::{chap, queries as client_queries};
+
+use super::commands;
+use super::spec::{IscsiSpec, LunSpec};
+use crate::model::{
+    Blocked, Finding, FindingCode, HostId, Observations, Owned, OwnedKind, Proposal, Record, ResourceId,
+    ResourceKind, Severity, StorageId, Wave,
+};
+use crate::spec::{Cluster, Role};
+use crate::storage::packages::Family;
+
+/// One storage entry with everything that planning for it looks at.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub cluster: &'a Cluster,
+    pub id: &'a StorageId,
+    pub spec: &'a IscsiSpec,
+    pub seen: &'a Observations,
+}
+
+impl Subject<'_> {
+    fn target(&self) -> ResourceId {
+        ResourceId::new(ResourceKind::Target, &self.spec.iqn)
+    }
+
+    fn lun(&self, lun: &LunSpec) -> ResourceId {
+        ResourceId::new(ResourceKind::Lun, format!("{}/{}", self.spec.iqn, lun.number))
+    }
+
+    fn refused(&self, wave: Wave, reason: impl std::fmt::Display, hint: impl Into<String>) -> Blocked {
+        let reason = format!("host {}: {reason}", self.spec.server);
+        Blocked::new(wave, self.target(), reason).on(&self.spec.server).serving(self.id).hint(hint)
+    }
+
+    /// The server's record; empty when it is not known, which is then reported by whoever plans the record.
+    fn record(&self) -> Record {
+        Record::observed(self.seen, &self.cluster.name, &self.spec.server)
+            .unwrap_or_else(|_| Record::empty(&self.cluster.name))
+    }
+
+    fn field(&self, name: &str) -> String {
+        format!("target.{}.{name}", self.id)
+    }
+}
+
+/// Whether hypervisors may count on the target once the server's steps have run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Service {
+    /// It is there, or the plan brings it about.
+    Coming,
+    /// Something about the server is unknown: hypervisors get what they need of themselves only.
+    Unknown,
+    /// It is refused: nothing at all is changed for this storage.
+    Refused,
+}
+
+/// Plans for all hosts.
+pub(super) fn plan(subject: Subject<'_>) -> Proposal {
+    let mut out = Proposal { findings: advice(&subject), ..Proposal::default() };
+    let service = server::plan(&subject, &mut out);
+    if service == Service::Refused {
+        // What is refused is refused as a whole: no package, no file, no secret.
+        out.steps.clear();
+        return out;
+    }
+    for host in subject.cluster.hypervisors() {
+        clients::plan(&subject, &host.id, &mut out);
+    }
+    out
+}
+
+fn advice(subject: &Subject<'_>) -> Vec<Finding> {
+    let message = "QEMU's own iSCSI client takes no locks, so nothing refuses a second writer";
+    vec![
+        Finding::new(Severity::Advice, FindingCode::LockNotHonoured, subject.target(), message)
+            .remedy("start guests with `stor start`, which looks at every hypervisor first"),
+    ]
+}
+
+/// The target as the record keeps it.
+fn target(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Owned {
+    let file = commands::tgt::conf_path(cluster, id);
+    let owned = Owned::new(OwnedKind::IscsiTarget, file.as_str()).of_storage(id);
+    let owned = owned.with("iqn", spec.iqn.as_str());
+    match &spec.chap {
+        Some(chap) => owned.with("user", chap.user.to_string()),
+        None => owned,
+    }
+}
+
+/// A LUN's backing file as the record keeps it.
+fn backing(id: &StorageId, lun: &LunSpec) -> Owned {
+    Owned::new(OwnedKind::BackingFile, lun.backing.as_str()).of_storage(id)
+}
+
+/// A server's daemon as the record keeps it. It serves every target of its host, so it belongs to no single storage.
+fn daemon(unit: &str) -> Owned {
+    Owned::new(OwnedKind::Service, unit)
+}
+
+/// All that stor would own on `host` once everything is in place.
+pub(super) fn claims(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec, host: &HostId) -> Vec<Owned> {
+    let mut claims = Vec::new();
+    if spec.server == *host {
+        claims.extend(spec.luns.iter().map(|lun| backing(id, lun)));
+        claims.push(target(cluster, id, spec));
+        let families = [Some(Family::Debian), Some(Family::RedHat)];
+        claims.extend(families.map(|family| daemon(commands::tgt::service(family))));
+    }
+    let uses = cluster.hosts.get(host).is_some_and(|host| host.role == Role::Hypervisor);
+    if let (true, Some(chap)) = (uses, chap(cluster, id, spec)) {
+        claims.push(chap.claim());
+    }
+    claims
+}

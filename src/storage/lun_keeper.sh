@@ -1,0 +1,21 @@
+# keeper END [FILE NUMBER IQN PATH]...: shows on a server what is behind LUNs: the serial number that tgtd shows, the size, and
+# the digests of the first and last END bytes. Never writes. POSIX sh; constant text, all values are positional parameters.
+end=$1
+shift
+shown=$(tgtadm --lld iscsi --op show --mode target 2>/dev/null)
+while [ $# -ge 4 ]; do
+    file=$1 number=$2 iqn=$3 path=$4
+    shift 4
+    echo "lun $file"
+    serial=$(printf '%s\n' "$shown" | awk -v iqn="$iqn" -v number="$number" '
+        /^Target /{here = ($3 == iqn)} /^        LUN: /{lun = $2}
+        here && lun == number && /SCSI SN:/{print $3}')
+    [ -n "$serial" ] || { echo "error the target has no LUN $number: No such file or directory"; continue; }
+    echo "serial $serial"
+    size=$(stat --format=%s -- "$path") || { echo "error $path: No such file or directory"; continue; }
+    echo "size $size"
+    [ "$size" -ge "$end" ] || end=$size
+    first=$(head -c "$end" -- "$path" | sha256sum | cut -d ' ' -f 1)
+    last=$(tail -c "$end" -- "$path" | sha256sum | cut -d ' ' -f 1)
+    echo "digest $first $last"
+done

@@ -1,0 +1,148 @@
+//! Images that are LUNs: the same serial number, size and ends, whoever looks. Nothing is written, so there is no nonce.
+
+use super::{View, listed};
+use crate::model::{FindingCode, HostId, ResourceId, ResourceKind};
+use crate::storage::lun_probe::{LunSeen, SWAPPED};
+use crate::verify::evidence::ScopedImage;
+use crate::verify::matrix::{Cell, Check, CheckKind, Verdict};
+
+/// All cells of one storage.
+pub(super) fn cells(view: &View<'_>) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for host in &view.scope.hosts {
+        let none = |kind, why: &str| Check::new(kind, Verdict::NotApplicable, why);
+        for image in &view.storage.images {
+            cells.push(Cell {
+                storage: view.id().clone(),
+                image: Some(image.id.clone()),
+                host: host.clone(),
+                checks: vec![
+                    none(CheckKind::Mounted, "QEMU reaches the LUN itself"),
+                    none(CheckKind::Pool, "QEMU reaches the LUN itself"),
+                    identity(view, image, host),
+                    none(CheckKind::Nonce, "nothing is ever written into a LUN: its ends are compared"),
+                    access(view, image, host),
+                    none(CheckKind::Lock, "QEMU's iSCSI client takes no locks"),
+                ],
+            });
+        }
+    }
+    cells
+}
+
+/// What a host saw of a LUN; `None` when it could not open it.
+fn seen<'a>(
+    view: &View<'a>,
+    image: &ScopedImage,
+    host: &HostId,
+    kind: CheckKind,
+) -> Result<Result<&'a LunSeen, &'a String>, Box<Check>> {
+    match view.host(host).and_then(|seen| seen.luns.get(view.id())) {
+        None => Err(Box::new(view.uncovered(kind, host))),
+        Some(Err(why)) => Err(Box::new(view.missing(kind, host, why))),
+        Some(Ok(luns)) => match luns.get(&image.file) {
+            None => Err(Box::new(view.uncovered(kind, host))),
+            Some(lun) => Ok(lun.as_ref()),
+        },
+    }
+}
+
+fn access(view: &View<'_>, image: &ScopedImage, host: &HostId) -> Check {
+    const KIND: CheckKind = CheckKind::Access;
+    match seen(view, image, host, KIND) {
+        Err(check) => *check,
+        Ok(Ok(_)) => Check::new(KIND, Verdict::Pass, "opened for reading and writing by QEMU's client"),
+        Ok(Err(said)) => {
+            let (code, message, remedy) = refusal(said, host, image);
+            view.failed(KIND, host, code, message)
+                .about(ResourceId::new(ResourceKind::Image, &image.id))
+                .evidence([said.clone()])
+                .remedy(remedy)
+        }
+    }
+}
+
+/// Which of the usual refusals this is, in libiscsi's words (RFC 7143 section 11.13.5 has the numbers).
+fn refusal(said: &str, host: &HostId, image: &ScopedImage) -> (FindingCode, String, &'static str) {
+    let id = &image.id;
+    if said.contains("Authentication failure") {
+        let message = format!("host {host}: the target does not accept the CHAP secret for image {id}");
+        (FindingCode::AccessDenied, message, "run `stor apply`, which gives both sides the same secret")
+    } else if said.contains("Target not found") || said.contains("Authorization failure") {
+        let message = format!("host {host}: there is no target for image {id}, or it is not for this host");
+        (FindingCode::TargetMissing, message, "run `stor apply`, which offers it to every hypervisor")
+    } else if said.contains("LOGICAL_UNIT_NOT_SUPPORTED") {
+        let message = format!("host {host}: the target has no LUN for image {id}");
+        (FindingCode::ImageMissing, message, "run `stor apply`, which makes what is missing")
+    } else if said.contains("within 4s") || said.contains("Killed") {
+        let message = format!("host {host}: nobody answers at the portal of image {id}");
+        (FindingCode::ProbeTimedOut, message, "see whether the server is up, and what a firewall drops")
+    } else {
+        let message = format!("host {host}: QEMU's client cannot open image {id}");
+        (FindingCode::AccessDenied, message, "see whether the server runs and lets this host in")
+    }
+}
+
+fn identity(view: &View<'_>, image: &ScopedImage, host: &HostId) -> Check {
+    const KIND: CheckKind = CheckKind::Identity;
+    let own = match seen(view, image, host, KIND) {
+        Err(check) => return *check,
+        Ok(Err(_)) => return Check::new(KIND, Verdict::Unknown, "the LUN could not be opened"),
+        Ok(Ok(own)) => own,
+    };
+    let about = ResourceId::new(ResourceKind::Image, &image.id);
+    let file = match view.client().and_then(|client| client.identified.get(&image.file)) {
+        Some(Err(said)) => {
+            let swapped = said.ends_with(SWAPPED);
+            let code = if swapped { FindingCode::LunSwapped } else { FindingCode::ImageMissing };
+            let message = format!("image {} is not the LUN that stor made", image.id);
+            return view
+                .failed(KIND, host, code, message)
+                .about(about)
+                .evidence([format!("{}: {said}", view.client_name())])
+                .remedy("find out who changed the target; shut its guest down before anything else");
+        }
+        Some(Ok(file)) => Some(file),
+        None => None,
+    };
+    if let Some(file) = file.filter(|file| file.size != own.size) {
+        let message =
+            format!("host {host}: image {} has {} bytes, the LUN {}", image.id, own.size, file.size);
+        return view
+            .failed(KIND, host, FindingCode::ImageSizeDiffers, message)
+            .about(about)
+            .remedy("see whether all hosts use the same server");
+    }
+    let looks = |client: &crate::storage::probe::ClientAnswer| client.read.get(&image.file)?.clone().ok();
+    let (before, after) =
+        (view.evidence.earlier.get(view.id()).and_then(looks), view.client().and_then(looks));
+    match (file, before, after, &own.ends) {
+        (None, ..) => {
+            let text = format!("{} bytes; nobody could say which LUN it is", own.size);
+            Check::new(KIND, Verdict::Unknown, text)
+        }
+        (Some(file), Some(before), Some(after), Ok(ends)) if before == after => {
+            if *ends == after {
+                let text = format!("{file}; both ends equal those that {} sees", view.client_name());
+                return Check::new(KIND, Verdict::Pass, text);
+            }
+            let others = view.scope.hosts.iter().filter(|other| {
+                *other != host
+                    && matches!(seen(view, image, other, KIND), Ok(Ok(lun)) if lun.ends == own.ends)
+            });
+            let message = format!("host {host}: image {} holds other data than the LUN", image.id);
+            view.failed(KIND, host, FindingCode::LunDiffers, message)
+                .about(about)
+                .evidence([format!("the same as on: {}", listed(others))])
+                .remedy("see whether the host reaches another server by the same address")
+        }
+        (Some(file), Some(_), Some(_), Ok(_)) => {
+            let text = format!("{file}; it is being written, so its ends were not compared");
+            Check::new(KIND, Verdict::Pass, text)
+        }
+        (Some(file), _, _, Err(said)) => {
+            Check::new(KIND, Verdict::Unknown, format!("{file}; its ends could not be read: {said}"))
+        }
+        (Some(file), ..) => Check::new(KIND, Verdict::Unknown, format!("{file}; its ends were not read")),
+    }
+}
