@@ -1,0 +1,133 @@
+//! NFS by the kernel's server: mounted by systemd or by libvirt, v4.2 or v3, with migrations, reboots, drift and removal.
+
+use std::collections::BTreeSet;
+
+use crate::harness::{Machines, cluster};
+
+const IMAGE: &str = "/var/lib/libvirt/images/vmstore/web1.img";
+
+/// What stor may change on a host, but for packages and what they bring.
+const TRACES: &str = "find /etc/exports.d /etc/nfs.conf.d /etc/systemd/system /etc/libvirt/storage /etc/libvirt/qemu \
+     /var/lib/stor /root/.ssh -type f,l 2>/dev/null | grep -vE 'system/.*(rpc|nfs-|fsidd)|nfs.conf.d/local.conf' | sort; cat /root/.ssh/authorized_keys | wc -l; \
+     ls /var/lib/libvirt/images; grep ' nfs4* ' /proc/self/mounts; cat /var/lib/nfs/etab 2>/dev/null; nft list ruleset";
+
+#[test]
+#[ignore = "needs virtual machines: make test-vm"]
+fn a_guest_moves_and_survives_reboots_on_a_kernel_export() {
+    let machines = Machines::fresh(&cluster("cluster-nfs.yaml"));
+    let before = traces(&machines);
+
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(4).says(&["export /srv/vmstore"]);
+    machines.stor(&["apply", "--yes"]).exits(0).says(&["every hypervisor reaches the same images"]);
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    assert!(machines.on("kvm2", "findmnt -n /var/lib/libvirt/images/vmstore").contains("vers=4.2"));
+
+    machines.stor(&["start", "web1"]).exits(0);
+    machines.beats_on("kvm1", IMAGE, 5);
+    machines.stor(&["migrate", "web1", "--to", "kvm2"]).exits(0).says(&["disk copied           0 bytes"]);
+    machines.beats_on("kvm2", IMAGE, 5);
+    machines.stor(&["migrate", "web1", "--to", "kvm1"]).exits(0);
+    machines.beats_on("kvm1", IMAGE, 5);
+
+    what_is_changed_by_hand_is_shown_and_mended(&machines);
+    a_hypervisor_that_boots_mounts_by_itself(&machines);
+    a_guest_waits_for_a_server_that_boots(&machines);
+
+    let beats = machines.heartbeat("kvm1", IMAGE);
+    assert!(beats.is_intact() && beats.boots.len() == 1, "{beats}: {:?}", beats.faults);
+
+    machines.stor(&["destroy", "--yes"]).exits(6).says(&["web1"]);
+    machines.on("kvm1", "virsh -q destroy web1");
+    machines.stor(&["destroy", "--yes"]).exits(0);
+    assert!(machines.on("store1", "ls /srv/vmstore").contains("web1.img"), "the data is gone");
+    let after = traces(&machines);
+    assert_eq!(machines.on("store1", "systemctl is-enabled nfs-server || true").trim(), "disabled");
+    let only = |these: &BTreeSet<String>, those: &BTreeSet<String>| -> Vec<String> {
+        these.difference(those).cloned().collect()
+    };
+    assert_eq!(only(&after, &before), <[String; 0]>::default(), "destroy left something");
+    assert_eq!(only(&before, &after), <[String; 0]>::default(), "destroy took too much");
+}
+
+fn what_is_changed_by_hand_is_shown_and_mended(machines: &Machines) {
+    machines
+        .on("store1", "sed -i 's/no_root_squash/root_squash/g' /etc/exports.d/stor-*.exports; exportfs -ra");
+    machines.on("kvm2", "virsh -q pool-destroy vmstore; umount /var/lib/libvirt/images/vmstore");
+    machines.stor(&["verify"]).exits(7).says(&["kvm2", "not-mounted"]);
+    machines
+        .stor(&["plan", "--detailed-exitcode"])
+        .exits(4)
+        .says(&["stor-vm-nfs-vmstore.exports", "kvm2: mount"]);
+    machines.stor(&["apply", "--yes", "--prune"]).exits(0);
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    let shown = machines.on("store1", "exportfs -v");
+    assert!(shown.contains("no_root_squash"), "{shown}");
+}
+
+fn a_hypervisor_that_boots_mounts_by_itself(machines: &Machines) {
+    machines.reboot("kvm2");
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.stor(&["verify"]).exits(0);
+}
+
+fn a_guest_waits_for_a_server_that_boots(machines: &Machines) {
+    machines.reboot("store1");
+    machines.beats_on("kvm1", IMAGE, 5);
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+}
+
+#[test]
+#[ignore = "needs virtual machines: make test-vm"]
+fn libvirt_mounts_version_3_with_root_taken_away() {
+    let user = "anonuid: 64055, anongid: 64055";
+    let nfs = format!("provider: kernel, version: 3, mounted_by: libvirt, squash: root, {user} }}");
+    let machines = Machines::with_packages(&cluster("cluster-nfs.yaml").replace("provider: kernel }", &nfs));
+    assert_eq!(machines.on("kvm1", "id -u libvirt-qemu; id -g libvirt-qemu"), "64055\n64055\n");
+
+    machines.stor(&["apply", "--yes"]).exits(0).says(&["every hypervisor reaches the same images"]);
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    assert!(machines.on("kvm1", "virsh pool-dumpxml vmstore").contains("type='netfs'"));
+    assert!(machines.on("kvm1", "findmnt -n /var/lib/libvirt/images/vmstore").contains("vers=3"));
+    machines.stor(&["start", "web1"]).exits(0);
+    machines.beats_on("kvm1", IMAGE, 3);
+    machines.stor(&["migrate", "web1", "--to", "kvm2"]).exits(0);
+    machines.beats_on("kvm2", IMAGE, 3);
+    machines.reboot("kvm1");
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    assert!(machines.heartbeat("kvm2", IMAGE).is_intact());
+}
+
+#[test]
+#[ignore = "needs virtual machines: make test-vm"]
+fn firewalls_that_drop_let_only_the_named_peers_in() {
+    let machines = Machines::with_packages(&cluster("cluster-nfs.yaml"));
+    let guarded = "table inet guard { chain input { type filter hook input priority 0; policy drop; \
+                   ct state established,related accept; iif lo accept; icmp type echo-request accept; tcp dport 22 accept; }; }";
+    for machine in ["store1", "kvm1", "kvm2"] {
+        machines.on(
+            machine,
+            &format!("printf '#!/usr/sbin/nft -f\\nflush ruleset\\n%s\\n' '{guarded}' > /etc/nftables.conf"),
+        );
+        machines.on(machine, "systemctl enable --quiet --now nftables");
+    }
+    machines.stor(&["apply", "--yes"]).exits(0).says(&["every hypervisor reaches the same images"]);
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    let knock = |machine: &str| machines.on(machine, "timeout 5 nc -z 10.78.0.11 2049; echo $?");
+    assert_eq!(knock("kvm1").trim(), "0");
+    // A third host: kvm2 under an address that the cluster file does not name.
+    machines.on("kvm2", "ip addr add 10.78.0.99/24 dev br0");
+    let third = machines.on("kvm2", "timeout 5 nc -z -s 10.78.0.99 10.78.0.11 2049; echo $?");
+    assert_ne!(third.trim(), "0", "a host that nobody named reached the server");
+    machines.stor(&["start", "web1"]).exits(0);
+    machines.beats_on("kvm1", IMAGE, 3);
+    machines.stor(&["migrate", "web1", "--to", "kvm2"]).exits(0);
+    machines.beats_on("kvm2", IMAGE, 3);
+    machines.reboot("store1");
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+}
+
+fn traces(machines: &Machines) -> BTreeSet<String> {
+    let lines =
+        |machine| machines.on(machine, TRACES).lines().map(|line| format!("{machine}: {line}")).collect();
+    ["store1", "kvm1", "kvm2"].into_iter().flat_map(|machine| -> Vec<String> { lines(machine) }).collect()
+}
