@@ -12,7 +12,8 @@ use crate::libvirt::domain_xml::{DiskSource, DomainSummary};
 use crate::libvirt::{DomainFacts, JobStats, NodeFacts, uri, xml};
 use crate::model::{Answer, ByteSize, Command, HostId, Query};
 use crate::spec::Cluster;
-use crate::storage::direct_probe;
+use crate::storage::probe::Way;
+use crate::storage::{self, direct_probe, lun_probe};
 
 /// A fact, or why it could not be learnt.
 pub type Known<T> = Result<T, String>;
@@ -124,14 +125,59 @@ pub fn disk_path(source: &DiskSource, cluster: &Cluster) -> Option<String> {
 }
 
 /// QEMU's URL of a disk that it reaches itself (qemu-block-drivers(7)); `None` for other disks, and for protocols that
-/// need a secret or a configuration of their own.
+/// need a secret or a configuration of their own: of LUNs, only those of the cluster file can be opened.
 #[must_use]
-pub fn disk_url(source: &DiskSource) -> Option<String> {
+pub fn disk_url(source: &DiskSource, cluster: &Cluster) -> Option<String> {
+    remote(source, cluster).map(|remote| remote.url)
+}
+
+/// A disk that QEMU reaches itself, and how it is opened.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Remote {
+    url: String,
+    query: Query,
+    kind: RemoteKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum RemoteKind {
+    File,
+    Lun,
+}
+
+impl Remote {
+    fn file(url: String) -> Self {
+        let query = direct_probe::open(&url);
+        Self { url, query, kind: RemoteKind::File }
+    }
+
+    fn opened(&self, answer: &Answer) -> Known<()> {
+        match self.kind {
+            RemoteKind::File => direct_probe::opened(answer),
+            RemoteKind::Lun => lun_probe::opened(answer),
+        }
+    }
+}
+
+fn remote(source: &DiskSource, cluster: &Cluster) -> Option<Remote> {
     let DiskSource::Network { protocol, name, hosts } = source else { return None };
     let host = hosts.first()?;
     match protocol.as_str() {
-        "gluster" => Some(format!("gluster://{host}/{name}")),
-        "nfs" => Some(format!("nfs://{host}{name}?uid=0&gid=0")),
+        "gluster" => Some(Remote::file(format!("gluster://{host}/{name}"))),
+        "nfs" => Some(Remote::file(format!("nfs://{host}{name}?uid=0&gid=0"))),
+        "iscsi" => {
+            let (target, lun) = name.rsplit_once('/')?;
+            let targets =
+                cluster.storage.keys().filter_map(|id| match storage::backend(cluster, id)?.probe().way {
+                    Way::Luns(target) => Some(target),
+                    Way::Mounted(_) | Way::Direct(_) => None,
+                });
+            // Another server may have a target of the same name.
+            let own = targets.into_iter().find(|own| own.iqn == target && own.address == *host)?;
+            let (image, _) = own.luns.iter().find(|(_, own)| own.number.to_string() == lun)?;
+            let query = lun_probe::open(&own, image)?;
+            Some(Remote { url: format!("iscsi://{host}/{name}"), query, kind: RemoteKind::Lun })
+        }
         _ => None,
     }
 }
@@ -140,7 +186,7 @@ pub fn disk_url(source: &DiskSource) -> Option<String> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Questions {
     files: Vec<String>,
-    remote: Vec<String>,
+    remote: Vec<Remote>,
     bridges: Vec<String>,
     boot_files: Vec<String>,
     peer: Option<(String, String)>,
@@ -154,7 +200,13 @@ impl Questions {
         let sorted = |names: BTreeSet<String>| names.into_iter().collect();
         Self {
             files: sorted(guest.disks.iter().filter_map(|disk| disk_path(&disk.source, cluster)).collect()),
-            remote: sorted(guest.disks.iter().filter_map(|disk| disk_url(&disk.source)).collect()),
+            remote: guest
+                .disks
+                .iter()
+                .filter_map(|disk| remote(&disk.source, cluster))
+                .collect::<BTreeSet<Remote>>()
+                .into_iter()
+                .collect(),
             bridges: sorted(bridges.filter_map(|interface| interface.source.clone()).collect()),
             boot_files: sorted(guest.boot_files.iter().cloned().collect()),
             peer: None,
@@ -181,7 +233,7 @@ impl Questions {
             let findmnt = Command::new("findmnt").args(["-J", "-o", "TARGET,SOURCE,FSTYPE,OPTIONS", "-T"]);
             batch.push(Query::new(findmnt.arg(parent)));
         }
-        batch.extend(self.remote.iter().map(|url| direct_probe::open(url)));
+        batch.extend(self.remote.iter().map(|remote| remote.query.clone()));
         for bridge in &self.bridges {
             // Not /sys/class/net: a container may show that of another network namespace.
             let link = ["-j", "-d", "link", "show", "dev", bridge];
@@ -215,8 +267,10 @@ impl Questions {
             remote: self
                 .remote
                 .iter()
-                .map(|url| {
-                    (url.clone(), next().map_or(Err("it was not asked".to_owned()), direct_probe::opened))
+                .map(|remote| {
+                    let opened =
+                        next().map_or(Err("it was not asked".to_owned()), |answer| remote.opened(answer));
+                    (remote.url.clone(), opened)
                 })
                 .collect(),
             bridges: self.bridges.iter().map(|name| (name.clone(), next().is_some_and(is_bridge))).collect(),

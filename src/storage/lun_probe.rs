@@ -40,10 +40,31 @@ fn deadline(luns: usize) -> Duration {
 /// Asks a hypervisor for LUNs. The secret travels on standard input.
 #[must_use]
 pub fn query(target: &LunTarget, host: &HostId, files: &[String]) -> Query {
+    let initiator = target.initiators.get(host).map_or("", String::as_str);
+    ask(target, initiator, files, END)
+}
+
+/// Only opens one LUN, on any host; `None` when the secret was not read.
+#[must_use]
+pub fn open(target: &LunTarget, file: &str) -> Option<Query> {
+    let silent = target.login.as_ref().is_some_and(|login| login.secret.is_none());
+    (!silent).then(|| ask(target, &target.initiator, &[file.to_owned()], 0))
+}
+
+/// Whether the LUN of [`open`] could be opened.
+///
+/// # Errors
+/// Why it could not.
+pub fn opened(answer: &Answer) -> Result<(), String> {
+    let seen = seen(answer).map_err(|why| why.to_string())?;
+    let (_, lun) = seen.into_iter().next().ok_or("no answer")?;
+    lun.map(drop)
+}
+
+fn ask(target: &LunTarget, initiator: &str, files: &[String], end: u64) -> Query {
     let login = target.login.as_ref();
     let user = login.map_or("", |login| login.user.as_str());
-    let initiator = target.initiators.get(host).map_or("", String::as_str);
-    let (port, end) = (target.port.to_string(), END.to_string());
+    let (port, end) = (target.port.to_string(), end.to_string());
     let secret = login.and_then(|login| login.secret.clone());
     let mut command = Command::new("sh")
         .args([

@@ -1,5 +1,5 @@
 # luns ADDRESS PORT IQN INITIATOR USER END [FILE NUMBER]...: looks at LUNs with QEMU's own iSCSI client: opens each for
-# reading and writing, and shows its size and the digests of its first and last END bytes. Never writes. The CHAP secret is
+# reading and writing, and shows its size and the digests of its first and last END bytes (none if END is 0). Never writes. The CHAP secret is
 # the first line of standard input where USER is not empty. POSIX sh; constant text, all values are positional parameters.
 address=$1 port=$2 iqn=$3 initiator=$4 user=$5 end=$6
 shift 6
@@ -41,6 +41,7 @@ while [ $# -ge 2 ]; do
     size=$(with qemu-img info $(object) --image-opts --output=json "$(place '' "$number")" | sed -n 's/.*"virtual-size": \([0-9]*\).*/\1/p')
     [ -n "$size" ] || { echo "error QEMU's client shows no size"; continue; }
     echo "size $size"
+    [ "$end" -gt 0 ] || continue
     [ "$size" -ge "$end" ] || end=$size
     first=$(part "$number" 0 "$end") && last=$(part "$number" $((size - end)) "$end") && echo "digest $first $last" ||
         echo "unread $(said "$work/said")"

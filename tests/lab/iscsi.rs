@@ -119,6 +119,7 @@ fn a_server_that_does_not_answer_is_named(lab: &Lab) {
     let begin = std::time::Instant::now();
     lab.lab(&["verify"]).exits(7).says(&["kvm1", "kvm2"]);
     assert!(begin.elapsed().as_secs() < 90, "{:?}", begin.elapsed());
+    lab.lab(&["migrate", "iscsi1", "--to", "kvm2"]).exits(8).says(&["cannot be opened"]);
     lab.on("store1", "systemctl kill -s CONT tgt");
     lab.lab(&["verify"]).exits(0);
     assert!(lab.on("kvm1", "virsh domstate iscsi1").contains("running"));

@@ -85,7 +85,7 @@ fn memory_pools_and_the_host_uuid_are_read() {
 fn a_batch_is_read_back_in_the_order_in_which_it_was_asked() {
     let questions = Questions {
         files: vec!["/a/x.img".to_owned(), "/b/y.img".to_owned()],
-        remote: vec!["nfs://10.77.0.11/srv/a/x.img?uid=0&gid=0".to_owned()],
+        remote: vec![Remote::file("nfs://10.77.0.11/srv/a/x.img?uid=0&gid=0".to_owned())],
         bridges: vec!["br0".to_owned()],
         boot_files: vec!["/boot/k".to_owned()],
         peer: None,
@@ -139,4 +139,31 @@ fn cluster() -> Cluster {
         },
         secrets: crate::model::Secrets::default(),
     }
+}
+
+#[test]
+fn a_lun_is_opened_only_where_the_cluster_file_has_it() {
+    let text = "version: 1
+name: lab
+hosts:
+  store1: { address: 10.78.0.11 }
+  kvm1: { address: 10.78.0.21, hypervisor: true }
+storage:
+  san:
+    iscsi:
+      server: store1
+      iqn: iqn.2026-01.lab.stor:san
+      access: direct
+      luns: [{ name: web1, number: 3, size: 64MiB, backing: /data/web1.img }]
+";
+    let cluster = crate::spec::parse(text, std::path::Path::new("/"), "cluster.yaml").unwrap();
+    let url = |name: &str, host: &str| {
+        let (protocol, hosts) = ("iscsi".to_owned(), vec![host.to_owned()]);
+        disk_url(&DiskSource::Network { protocol, name: name.to_owned(), hosts }, &cluster)
+    };
+    let own = "iqn.2026-01.lab.stor:san/3";
+    assert_eq!(url(own, "10.78.0.11"), Some(format!("iscsi://10.78.0.11/{own}")));
+    assert_eq!(url(own, "10.78.0.12"), None, "another server");
+    assert_eq!(url("iqn.2026-01.lab.stor:san/4", "10.78.0.11"), None, "another LUN");
+    assert_eq!(url("iqn.2026-01.lab.stor:other/3", "10.78.0.11"), None, "another target");
 }

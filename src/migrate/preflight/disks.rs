@@ -33,7 +33,9 @@ pub(super) fn images(
     for disk in &guest.summary.disks {
         let found = match (&disk.source, disk_path(&disk.source, cluster)) {
             (DiskSource::Empty, _) => None,
-            (DiskSource::Network { protocol, name, .. }, _) => remote(guest, disk, (protocol, name), from, to),
+            (DiskSource::Network { protocol, name, .. }, _) => {
+                remote(guest, disk, (protocol, name), (from, to), cluster)
+            }
             (_, Some(path)) => file(guest, disk, &path, from, to),
             (DiskSource::Block(device), None) => Some(
                 guest
@@ -59,14 +61,10 @@ fn remote(
     guest: &GuestFacts,
     disk: &DiskSummary,
     (protocol, name): (&str, &str),
-    from: &HostFacts,
-    to: &HostFacts,
+    (from, to): (&HostFacts, &HostFacts),
+    cluster: &Cluster,
 ) -> Option<Finding> {
-    let Some(url) = disk_url(&disk.source) else {
-        // Of LUNs `stor verify` proves more than an open file would.
-        if protocol == "iscsi" {
-            return None;
-        }
+    let Some(url) = disk_url(&disk.source, cluster) else {
         let message = format!("disk {} is on {protocol} {name}, which stor cannot look at", disk.target);
         let finding = guest.finding(Severity::Warning, FindingCode::ImageNotShared, message);
         return Some(finding.remedy("make sure that both hosts reach it, then allow it"));
