@@ -38,6 +38,9 @@ pub enum OwnedKind {
     IscsiTarget,
     /// A file behind a LUN: never removed unless told by name. `name` is its path.
     BackingFile,
+    /// A target that stor made with the kernel's LIO; `name` is its name, the detail `objects` what is behind its LUNs, `stamp`
+    /// the file with the stamp of its secret.
+    LioTarget,
     /// A libvirt storage pool; `name` is the pool's name.
     Pool,
     /// A libvirt secret; `name` is its UUID, the detail `stamp` the file with the stamp of its value.

@@ -142,6 +142,13 @@ fn steps(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> Res
             let title = format!("withdraw target {}, its LUNs keep their data", detail("iqn"));
             vec![target.step(Wave::ReleaseExport, title, Effect::Run(vec![forget]))]
         }
+        OwnedKind::LioTarget => {
+            let detail = |key: &str| entry.detail.get(key).map_or("", String::as_str);
+            let objects = detail("objects").split_whitespace();
+            let commands = iscsi::commands::lio::forget(name, objects, detail("stamp"));
+            let title = format!("withdraw target {name}, its LUNs keep their data");
+            run(ResourceKind::Target, Wave::ReleaseExport, title, commands)
+        }
         OwnedKind::BackingFile => backing_file(&removal(ResourceKind::Lun), data)?,
         OwnedKind::GlusterPeer => {
             let title = format!("detach peer {name}");

@@ -92,6 +92,9 @@ impl<'a> Going<'a> {
             OwnedKind::IscsiTarget => {
                 self.targets.extend(entry.detail.get("iqn").map(String::as_str));
             }
+            OwnedKind::LioTarget => {
+                self.targets.insert(name);
+            }
             OwnedKind::Guest => {
                 self.guests.insert(name);
             }

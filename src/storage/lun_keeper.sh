@@ -1,4 +1,4 @@
-# keeper END [FILE NUMBER IQN PATH]...: shows on a server what is behind LUNs: the serial number that tgtd shows, the size, and
+# keeper END [FILE NUMBER IQN PATH]...: shows on a server what is behind LUNs: the serial number that tgtd or the kernel shows, the size, and
 # the digests of the first and last END bytes. Never writes. POSIX sh; constant text, all values are positional parameters.
 end=$1
 shift
@@ -10,6 +10,9 @@ while [ $# -ge 4 ]; do
     serial=$(printf '%s\n' "$shown" | awk -v iqn="$iqn" -v number="$number" '
         /^Target /{here = ($3 == iqn)} /^        LUN: /{lun = $2}
         here && lun == number && /SCSI SN:/{print $3}')
+    for shows in /sys/kernel/config/target/iscsi/"$iqn"/tpgt_1/lun/lun_"$number"/*/wwn/vpd_unit_serial; do
+        [ -n "$serial" ] || [ ! -r "$shows" ] || serial=$(sed 's/.*: *//' "$shows")
+    done
     [ -n "$serial" ] || { echo "error the target has no LUN $number: No such file or directory"; continue; }
     echo "serial $serial"
     size=$(stat --format=%s -- "$path") || { echo "error $path: No such file or directory"; continue; }

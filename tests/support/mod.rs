@@ -9,6 +9,7 @@
 pub mod breaking;
 pub mod debian;
 pub mod gluster;
+pub mod lio;
 pub mod nfs;
 pub mod synthetic;
 pub mod tgt;

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use stor::host::fake::{Files, answer, failure};
 use stor::model::{AbsPath, Answer, Command, HostId, Stdin};
 
-use super::path;
 use super::tools::size;
+use super::{lio, path};
 
 /// All daemons of a fleet.
 #[derive(Debug, Default)]
 pub struct Servers {
+    /// Targets of hosts' kernels.
+    pub kernels: BTreeMap<HostId, lio::Kernel>,
     pub daemons: BTreeMap<HostId, Daemon>,
 }
 
@@ -42,6 +44,9 @@ impl Servers {
         command: &Command,
         files: &mut Files,
     ) -> Option<Answer> {
+        if let Some(done) = lio::run(&mut self.kernels, host, packages, command, files) {
+            return Some(done);
+        }
         let args: Vec<&str> = command.args.iter().map(String::as_str).collect();
         let installed = packages.contains("tgt");
         Some(match (command.program, args.as_slice()) {

@@ -3,6 +3,7 @@
 //! Imports `model`, `spec`, and the shared builders of `storage`. What tgt is told is in [`tgt`]; when each command is needed
 //! is decided in `plan`.
 
+pub mod lio;
 pub mod tgt;
 
 use std::collections::BTreeSet;

@@ -2,10 +2,13 @@
 //!
 //! Imports `model` and the shared queries of `storage`. What follows from the facts is decided in `plan`.
 
+pub mod initiator;
+pub mod lio;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::commands::{self, tgt};
-use super::spec::{IscsiSpec, PORT};
+use super::commands::{self, lio as lio_commands, tgt};
+use super::spec::{IscsiProvider, IscsiSpec, PORT};
 use crate::model::{AbsPath, Answer, Command, Observations, Query, Stamp, StorageId};
 use crate::spec::Cluster;
 use crate::storage::facts::FactsError;
@@ -17,9 +20,9 @@ use crate::storage::packages::{self, Family, Need};
 pub struct ServerFacts {
     /// The distribution's family, where it is known.
     pub family: Option<Family>,
-    /// tgt's unit.
+    /// The unit of the server's software.
     pub unit: UnitState,
-    /// All targets that tgtd offers now, by name; none when it does not run.
+    /// All targets that are offered now, by name; none when the server's software does not run.
     pub targets: BTreeMap<String, Target>,
     /// All CHAP users that tgtd knows.
     pub accounts: BTreeSet<String>,
@@ -31,6 +34,10 @@ pub struct ServerFacts {
     pub port_holder: Option<String>,
     /// What lies where the backing files are.
     pub backing: BTreeMap<AbsPath, Place>,
+    /// What the kernel's target shows; empty where tgt is asked.
+    pub lio: lio::Lio,
+    /// The stamp of the secret that the kernel's target was given.
+    pub stamp: Option<Stamp>,
 }
 
 /// A target as tgtd shows it.
@@ -90,8 +97,17 @@ pub enum Place {
     Other(String),
 }
 
-/// All packages that a server may need.
-pub const NEEDS: &[Need] = &[tgt::SERVER];
+/// All packages that a server needs.
+#[must_use]
+pub fn needs(spec: &IscsiSpec) -> &'static [Need] {
+    match spec.provider {
+        IscsiProvider::Lio => &[lio_commands::SERVER],
+        IscsiProvider::Auto | IscsiProvider::Tgt => &[tgt::SERVER],
+    }
+}
+
+/// Who holds a port that no program holds.
+pub const KERNEL: &str = "the kernel (LIO)";
 
 /// One line about the path itself, whether there is an unfinished file beside it, then the loop devices over it; a constant, both
 /// paths are arguments.
@@ -100,8 +116,9 @@ const LOOK: &str = r#"stat --format='%s %F' -- "$1" 2>/dev/null || echo absent
 command -v losetup >/dev/null && losetup --noheadings --output NAME --associated "$1" 2>/dev/null; true"#;
 
 /// Asks who listens on iSCSI's port (ss(8)).
-fn listeners() -> Query {
-    let filter = format!("sport = :{PORT}");
+fn listeners(spec: &IscsiSpec) -> Query {
+    let port = spec.portals.first().map_or(PORT, |portal| portal.port);
+    let filter = format!("sport = :{port}");
     let args = ["--no-header", "--listening", "--tcp", "--numeric", "--processes", filter.as_str()];
     Query::new(Command::new("ss").args(args))
 }
@@ -113,13 +130,26 @@ fn place(path: &AbsPath) -> Query {
 /// Everything that [`server`] wants answered.
 #[must_use]
 pub fn queries(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Vec<Query> {
-    let mut queries = packages::queries(NEEDS);
+    let mut queries = packages::queries(needs(spec));
     let families = [Some(Family::Debian), Some(Family::RedHat)];
-    queries.extend(families.map(|family| mount_unit::state(tgt::service(family))));
-    queries.extend([tgt::targets(), tgt::accounts(), tgt::configured(), listeners()]);
-    queries.push(tgt::conf(&tgt::conf_path(cluster, id)));
+    queries.extend(families.map(|family| mount_unit::state(service(spec, family))));
+    queries.push(listeners(spec));
+    match spec.provider {
+        IscsiProvider::Lio => queries.extend([lio_commands::show(), lio_commands::stamp(cluster, id)]),
+        IscsiProvider::Auto | IscsiProvider::Tgt => {
+            queries.extend([tgt::targets(), tgt::accounts(), tgt::configured()]);
+            queries.push(tgt::conf(&tgt::conf_path(cluster, id)));
+        }
+    }
     queries.extend(spec.luns.iter().map(|lun| place(&lun.backing)));
     queries
+}
+
+fn service(spec: &IscsiSpec, family: Option<Family>) -> &'static str {
+    match spec.provider {
+        IscsiProvider::Lio => lio_commands::service(family),
+        IscsiProvider::Auto | IscsiProvider::Tgt => tgt::service(family),
+    }
 }
 
 /// Reads what a server answered.
@@ -135,7 +165,7 @@ pub fn server(
     let host = &spec.server;
     let answer = |query: Query| seen.answer(host, &query).map(|answer| answer.stdout.as_str());
     let family = packages::family(answer(packages::distribution())?);
-    let unit = mount_unit::state(tgt::service(family));
+    let unit = mount_unit::state(service(spec, family));
     let state = seen.answer(host, &unit)?;
     let unit = mount_unit::parse_state(&state.stdout).ok_or_else(|| FactsError::Unreadable {
         host: host.clone(),
@@ -147,21 +177,37 @@ pub fn server(
         let path = &lun.backing;
         backing.insert(path.clone(), read_place(answer(place(path))?));
     }
-    Ok(ServerFacts {
+    let facts = ServerFacts {
         family,
         unit,
-        targets: read_targets(answer(tgt::targets())?),
-        accounts: read_accounts(answer(tgt::accounts())?),
-        conf: read_conf(seen.answer(host, &tgt::conf(&tgt::conf_path(cluster, id)))?),
-        port_holder: answer(listeners())?.lines().next().map(holder),
-        configured: read_configured(answer(tgt::configured())?),
+        targets: BTreeMap::new(),
+        accounts: BTreeSet::new(),
+        conf: None,
+        port_holder: answer(listeners(spec))?.lines().next().map(holder),
+        configured: BTreeSet::new(),
         backing,
+        lio: lio::Lio::default(),
+        stamp: None,
+    };
+    Ok(match spec.provider {
+        IscsiProvider::Lio => {
+            let lio = lio::observed(seen, host)?;
+            let stamp = Stamp::parse(answer(lio_commands::stamp(cluster, id))?);
+            ServerFacts { targets: lio.now.plain_targets(), lio, stamp, ..facts }
+        }
+        IscsiProvider::Auto | IscsiProvider::Tgt => ServerFacts {
+            targets: read_targets(answer(tgt::targets())?),
+            accounts: read_accounts(answer(tgt::accounts())?),
+            conf: read_conf(seen.answer(host, &tgt::conf(&tgt::conf_path(cluster, id)))?),
+            configured: read_configured(answer(tgt::configured())?),
+            ..facts
+        },
     })
 }
 
 /// The program behind a line of ss(8): `users:(("tgtd",pid=..,fd=..))`; the kernel's own sockets have none.
 fn holder(line: &str) -> String {
-    line.split('"').nth(1).unwrap_or("the kernel (LIO)").to_owned()
+    line.split('"').nth(1).unwrap_or(KERNEL).to_owned()
 }
 
 fn read_place(text: &str) -> Place {

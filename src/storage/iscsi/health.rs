@@ -2,15 +2,20 @@
 //!
 //! Imports `model`, `facts` (readers) and `storage::health`.
 
-use super::facts::read_targets;
-use super::spec::IscsiSpec;
+use super::facts::{lio, read_targets};
+use super::spec::{IscsiProvider, IscsiSpec};
 use crate::model::{Answer, Finding, FindingCode, ResourceId, ResourceKind, Severity};
 use crate::storage::health::{Health, HealthState, Part};
 
 /// Reads what tgtd shows.
 #[must_use]
 pub fn read(spec: &IscsiSpec, answer: &Answer) -> Health {
-    let targets = read_targets(&answer.stdout);
+    let (server, targets) = match spec.provider {
+        IscsiProvider::Lio => {
+            ("the kernel", lio::read(&answer.stdout).map(|lio| lio.now.plain_targets()).unwrap_or_default())
+        }
+        IscsiProvider::Auto | IscsiProvider::Tgt => ("tgt", read_targets(&answer.stdout)),
+    };
     let target = targets.get(spec.iqn.as_str());
     let online = |number: u8| {
         let lun = target.and_then(|target| target.luns.get(&u32::from(number)));
@@ -24,13 +29,14 @@ pub fn read(spec: &IscsiSpec, answer: &Answer) -> Health {
     let parts: Vec<Part> = spec.luns.iter().map(part).collect();
     let up = parts.iter().filter(|part| part.up).count();
     let (state, summary) = match (target, up) {
-        (Some(target), up) if up == parts.len() => {
-            (HealthState::Healthy, format!("offered by tgt, {} initiators logged in", target.connected.len()))
-        }
-        (Some(_), 0) => (HealthState::Down, "offered by tgt without its LUNs".to_owned()),
+        (Some(target), up) if up == parts.len() => (
+            HealthState::Healthy,
+            format!("offered by {server}, {} initiators logged in", target.connected.len()),
+        ),
+        (Some(_), 0) => (HealthState::Down, format!("offered by {server} without its LUNs")),
         (Some(_), up) => (HealthState::Degraded, format!("{up} of {} LUNs are online", parts.len())),
-        (None, _) if answer.ok() => (HealthState::Down, "tgt does not offer it".to_owned()),
-        (None, _) => (HealthState::Down, "tgt does not run".to_owned()),
+        (None, _) if answer.ok() => (HealthState::Down, format!("{server} does not offer it")),
+        (None, _) => (HealthState::Down, format!("{server} does not answer")),
     };
     let mut health = Health { state, summary, parts, findings: Vec::new() };
     if state != HealthState::Healthy {
@@ -38,7 +44,7 @@ pub fn read(spec: &IscsiSpec, answer: &Answer) -> Health {
         let message = format!("host {}: {}", spec.server, health.summary);
         let finding = Finding::new(Severity::Error, FindingCode::TargetMissing, subject, message)
             .on(&spec.server)
-            .remedy("run `stor apply`, and see `journalctl -u tgt` on the host");
+            .remedy("run `stor apply`, and see the journal of the host");
         health.findings.push(finding);
     }
     health

@@ -12,7 +12,7 @@ pub mod probe;
 pub mod spec;
 pub mod wire;
 
-use self::spec::IscsiSpec;
+use self::spec::{IscsiProvider, IscsiSpec};
 use super::health::Health;
 use super::probe::Probe;
 use super::{Attached, Backend};
@@ -117,7 +117,11 @@ impl Backend for Iscsi<'_> {
     }
 
     fn health_query(&self) -> (Vec<HostId>, Query) {
-        (vec![self.spec.server.clone()], commands::tgt::targets())
+        let query = match self.spec.provider {
+            IscsiProvider::Lio => commands::lio::show(),
+            IscsiProvider::Auto | IscsiProvider::Tgt => commands::tgt::targets(),
+        };
+        (vec![self.spec.server.clone()], query)
     }
 
     fn read_health(&self, answer: &Answer) -> Health {

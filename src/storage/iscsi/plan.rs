@@ -1,17 +1,19 @@
 //! What an iSCSI storage needs: differences between the file and the facts, and the steps that end them. Pure.
 //!
 //! Imports `spec`, `model`, `facts` and `commands`. The order: `server` (what stands in the way), `backing` (the files behind
-//! the LUNs), `tgt` (account, configuration, target), then `clients` (packages and the CHAP secret on hypervisors).
+//! the LUNs), `tgt` (account, configuration, target) or `lio` (the kernel's target), then `clients` (packages and the CHAP secret on hypervisors).
 
 mod backing;
 mod clients;
+mod initiators;
+mod lio;
 mod server;
 mod tgt;
 
 pub(super) use clients::{chap, queries as client_queries};
 
 use super::commands;
-use super::spec::{IscsiSpec, LunSpec};
+use super::spec::{IscsiProvider, IscsiSpec, LunSpec};
 use crate::model::{
     Blocked, Finding, FindingCode, HostId, Observations, Owned, OwnedKind, Proposal, Record, ResourceId,
     ResourceKind, Severity, StorageId, Wave,
@@ -98,6 +100,15 @@ fn target(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Owned {
     }
 }
 
+/// The kernel's target as the record keeps it.
+fn lio_target(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Owned {
+    let objects: Vec<String> = spec.luns.iter().map(|lun| commands::lio::object(cluster, id, lun)).collect();
+    Owned::new(OwnedKind::LioTarget, spec.iqn.as_str())
+        .of_storage(id)
+        .with("objects", objects.join(" "))
+        .with("stamp", commands::lio::stamp_path(cluster, id).as_str())
+}
+
 /// A LUN's backing file as the record keeps it.
 fn backing(id: &StorageId, lun: &LunSpec) -> Owned {
     Owned::new(OwnedKind::BackingFile, lun.backing.as_str()).of_storage(id)
@@ -113,9 +124,14 @@ pub(super) fn claims(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec, host: 
     let mut claims = Vec::new();
     if spec.server == *host {
         claims.extend(spec.luns.iter().map(|lun| backing(id, lun)));
-        claims.push(target(cluster, id, spec));
-        let families = [Some(Family::Debian), Some(Family::RedHat)];
-        claims.extend(families.map(|family| daemon(commands::tgt::service(family))));
+        match spec.provider {
+            IscsiProvider::Lio => claims.push(lio_target(cluster, id, spec)),
+            IscsiProvider::Auto | IscsiProvider::Tgt => {
+                claims.push(target(cluster, id, spec));
+                let families = [Some(Family::Debian), Some(Family::RedHat)];
+                claims.extend(families.map(|family| daemon(commands::tgt::service(family))));
+            }
+        }
     }
     let uses = cluster.hosts.get(host).is_some_and(|host| host.role == Role::Hypervisor);
     if let (true, Some(chap)) = (uses, chap(cluster, id, spec)) {

@@ -163,7 +163,7 @@ pub struct RawIscsi {
     /// libvirt pool). This stor refuses `session`: write `direct`.
     #[schemars(extend("default" = "session"))]
     pub access: Option<At<IscsiAccess>>,
-    /// Which server offers it: `tgt`, `lio` (the kernel's) or `auto`, which is tgt. This stor refuses `lio`.
+    /// Which server offers it: `tgt`, `lio` (the kernel's) or `auto`, which is tgt.
     #[schemars(extend("default" = "auto"))]
     pub provider: Option<At<IscsiProvider>>,
     /// The server's address on the network that hypervisors reach it by, if it is another one: `[ADDRESS]`.
@@ -255,9 +255,8 @@ impl RawIscsi {
                 "write access: direct, with which QEMU reaches the LUNs itself",
             );
         }
-        if let Some(at) = self.provider.filter(|at| at.value == IscsiProvider::Lio) {
-            let message = format!("storage {id}: this stor cannot set up provider: lio yet");
-            problem(declared, at.place, message, "write provider: tgt");
+        if self.provider.is_some_and(|at| at.value == IscsiProvider::Lio) {
+            return;
         }
         for word in self.portals.iter().flat_map(|list| &list.value) {
             // A word that is no portal has been reported.

@@ -121,7 +121,7 @@ fn resize(
     }
     if let Some(user) = server.shown().and_then(|target| target.connected.first()) {
         let reason = format!(
-            "LUN {} cannot grow while {user} uses the target: tgt would have to take it away",
+            "LUN {} cannot grow while {user} uses the target, which would have to take it away",
             lun.name
         );
         return refuse(server, lun, reason, "shut the guests down that use this target, then apply again");

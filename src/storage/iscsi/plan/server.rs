@@ -1,11 +1,11 @@
 //! What stands in the way of a target on its server, and who plans the rest.
 
-use super::{Service, Subject, backing, tgt};
+use super::{Service, Subject, backing, lio, tgt};
 use crate::model::{Blocked, Effect, OwnedKind, Proposal, Record, ResourceId, Step, Wave};
 use crate::storage::facts::FactsError;
 use crate::storage::iscsi::commands;
 use crate::storage::iscsi::facts::{self, ServerFacts, Target};
-use crate::storage::iscsi::spec::PORT;
+use crate::storage::iscsi::spec::{IscsiProvider, PORT};
 use crate::storage::packages;
 
 /// The server, as far as it is known, while planning for it.
@@ -27,8 +27,14 @@ impl Server<'_> {
 
     /// Whether stor made the target, or was about to.
     pub fn is_own(&self) -> bool {
-        let file = commands::tgt::conf_path(self.subject.cluster, self.subject.id);
-        self.record.owns(OwnedKind::IscsiTarget, file.as_str())
+        let Subject { cluster, id, spec, .. } = *self.subject;
+        match spec.provider {
+            IscsiProvider::Lio => self.record.owns(OwnedKind::LioTarget, spec.iqn.as_str()),
+            IscsiProvider::Auto | IscsiProvider::Tgt => {
+                let file = commands::tgt::conf_path(cluster, id);
+                self.record.owns(OwnedKind::IscsiTarget, file.as_str())
+            }
+        }
     }
 }
 
@@ -43,9 +49,15 @@ pub(super) fn plan(subject: &Subject<'_>, out: &mut Proposal) -> Service {
     };
     let server = Server { subject, facts, record: subject.record() };
     let before = out.blocked.len();
-    obstacles(&server, out);
+    match subject.spec.provider {
+        IscsiProvider::Lio => lio::obstacles(&server, out),
+        IscsiProvider::Auto | IscsiProvider::Tgt => obstacles(&server, out),
+    }
     let grown = backing::plan(&server, out);
-    let planned = install(&server, out).map(|()| tgt::plan(&server, grown, out));
+    let planned = install(&server, out).map(|()| match subject.spec.provider {
+        IscsiProvider::Lio => lio::plan(&server, out),
+        IscsiProvider::Auto | IscsiProvider::Tgt => tgt::plan(&server, grown, out),
+    });
     if let Err(error) = planned {
         out.blocked.push(unreadable(subject, &error));
     }
@@ -65,12 +77,12 @@ fn unreadable(subject: &Subject<'_>, error: &FactsError) -> Blocked {
 
 fn install(server: &Server<'_>, out: &mut Proposal) -> Result<(), FactsError> {
     let Subject { id, spec, seen, .. } = *server.subject;
-    let (family, missing) = packages::missing_among(seen, &spec.server, facts::NEEDS, facts::NEEDS)?;
+    let (family, missing) = packages::missing(seen, &spec.server, facts::needs(spec))?;
     out.steps.extend(packages::step(Wave::Prerequisites, &spec.server, id, family, &missing));
     Ok(())
 }
 
-/// Refuses what is somebody else's: the port, the target's name, the CHAP user.
+/// Refuses what is somebody else's on a server with tgt: the port, the target's name, the CHAP user.
 fn obstacles(server: &Server<'_>, out: &mut Proposal) {
     let Subject { cluster, id, spec, .. } = *server.subject;
     let facts = &server.facts;
