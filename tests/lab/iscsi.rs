@@ -63,9 +63,21 @@ fn a_lun_is_added_and_a_secret_changed_while_the_guest_runs(lab: &Lab) {
     let secret = lab.path("secrets/chap");
     std::fs::write(&secret, "another-4711-canary").expect("write");
     lab.lab(&["verify"]).exits(7).says(&["access-denied", "does not accept the CHAP"]);
+    // Reads the arguments and environments of all processes, again and again, while tgtd and libvirt get the secret.
+    let watch = "systemd-run --quiet --unit=watch sh -c \"while :; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ; done >/run/watched 2>/dev/null\"";
+    ["store1", "kvm1"].iter().for_each(|host| _ = lab.on(host, watch));
     lab.lab(&["apply", "--yes"])
         .exits(0)
         .says(&["offer LUN spare as number 2", "give CHAP user stor its secret"]);
+    for host in ["store1", "kvm1"] {
+        // The search has it in its own arguments.
+        lab.on(host, "systemctl stop watch");
+        let seen = lab.on(
+            host,
+            "grep -a -c another-4711 /run/watched; grep -a -q -e stor-tgt-conf -e stor-probe-luns /run/watched && echo watched; rm /run/watched",
+        );
+        assert_eq!(seen.trim(), "0\nwatched", "{host}");
+    }
     lab.lab(&["plan", "--detailed-exitcode"]).exits(0);
     lab.lab(&["migrate", "iscsi1", "--to", "kvm2"]).exits(0);
     lab.lab(&["migrate", "iscsi1", "--to", "kvm1"]).exits(0);
