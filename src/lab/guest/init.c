@@ -18,6 +18,7 @@
  *
  * A beat is written with O_DIRECT|O_DSYNC: when the next one begins, the storage has confirmed this one. A failed
  * write is tried again with the same number. A guest that starts again continues after the last beat on the disk.
+ * Between two beats it looks at the power button, and powers off when it was pressed (virsh shutdown).
  *
  * Kernel parameters: hb.ip=10.77.0.101/24 (none: no network)  hb.ms=100 (period)  hb.mem=32 (MiB to keep dirtying)
  *                    hb.rate=4 (MiB per second; 0: none)
@@ -38,6 +39,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -76,12 +78,36 @@ static void sleep_ms(long ms)
 	nanosleep(&t, NULL);
 }
 
+static void read_text(const char *path, char *text, size_t room)
+{
+	int file = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t got = file < 0 ? -1 : read(file, text, room - 1);
+
+	text[got < 0 ? 0 : got] = '\0';
+	if (file >= 0)
+		close(file);
+}
+
+/* Sleeps, then powers off if the power button was pressed. The kernel counts presses of ACPI's fixed button (kernel:
+ * Documentation/ABI/testing/sysfs-firmware-acpi) once its driver, "button", is loaded. */
+static void rest(long ms)
+{
+	char presses[64];
+
+	sleep_ms(ms);
+	read_text("/sys/firmware/acpi/interrupts/ff_pwr_btn", presses, sizeof presses);
+	if (atol(presses) > 0) {
+		printf("GUEST powers off\n");
+		reboot(RB_POWER_OFF);
+	}
+}
+
 /* Nothing can be done without the disk or the network: say why and keep the console readable. */
 static void halt(const char *what)
 {
 	printf("GUEST halted: %s: %s\n", what, strerror(errno));
 	for (;;)
-		pause();
+		rest(100);
 }
 
 /* The value of a kernel parameter, or `fallback`. `key` includes the '='. */
@@ -108,16 +134,6 @@ static long number_parameter(const char *key, const char *fallback)
 
 	parameter(key, fallback, text, sizeof text);
 	return atol(text);
-}
-
-static void read_text(const char *path, char *text, size_t room)
-{
-	int file = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t got = file < 0 ? -1 : read(file, text, room - 1);
-
-	text[got < 0 ? 0 : got] = '\0';
-	if (file >= 0)
-		close(file);
 }
 
 static void load_modules(void)
@@ -302,12 +318,12 @@ static void beat(int disk)
 
 		while (pwrite(disk, sector, SECTOR, (off_t)(number + 1) * SECTOR) != SECTOR) {
 			printf("HB number=%llu: %s\n", (unsigned long long)number, strerror(errno));
-			sleep_ms(1000);
+			rest(1000);
 		}
 		previous = crc;
 		if (number % 10 == 0)
 			printf("HB number=%llu mono=%.3f\n", (unsigned long long)number, seconds(CLOCK_MONOTONIC));
-		sleep_ms(period);
+		rest(period);
 	}
 	errno = ENOSPC;
 	halt("/dev/vda is full");

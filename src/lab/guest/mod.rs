@@ -16,8 +16,8 @@ use crate::model::Command;
 /// The guest's program in C.
 pub(super) const PROGRAM: &str = include_str!("init.c");
 
-/// The devices that the guest uses, as modules.
-const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_net"];
+/// The devices that the guest uses, as modules; `button` is the power button.
+const MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "virtio_net", "button"];
 
 /// Builds the guest from an unpacked kernel package into `target`: `vmlinuz` and `initrd.gz`.
 ///
