@@ -16,4 +16,5 @@ mod nfs;
 mod refusals;
 
 mod runbook;
+mod secrets;
 mod story;

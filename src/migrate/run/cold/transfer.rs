@@ -3,7 +3,7 @@
 //! Note, stop, autostart off at the source, define at the destination, ask everybody again, undefine at the source, autostart
 //! on and start at the destination. A call that fails is judged by what its host shows afterwards.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Found, Load, Shift, Start, Stop};
 use crate::libvirt::{DomainFacts, LibvirtError};
@@ -13,6 +13,10 @@ use crate::migrate::outcome::{ColdMove, Outcome, Stopped, Verdict};
 use crate::migrate::run::{MigrateEvent, Mode, domain_everywhere, since};
 use crate::migrate::start::{Started, start};
 use crate::model::{FindingCode, HostId, chain};
+
+/// Time after which a guest is asked once more: a system that still boots does not hear the power button (OpenStack's
+/// `shutdown_retry_interval` has the same value and reason).
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 impl Shift<'_> {
     /// Carries a guest over that nothing forbids to move.
@@ -94,8 +98,9 @@ impl Shift<'_> {
             Stop::Cut(limit) => (limit, true),
         };
         (self.run.events)(MigrateEvent::Stopping(self.guest.clone(), host.clone()));
-        let asked = self.run.site.connector.open(host).and_then(|daemon| daemon.shutdown_domain(name));
-        let begin = Instant::now();
+        let ask = || self.run.site.connector.open(host).and_then(|daemon| daemon.shutdown_domain(name));
+        let (mut asked, begin) = (ask(), Instant::now());
+        let mut last = begin;
         loop {
             match self.look(host) {
                 Ok(Some(domain)) if !domain.state.is_active() => return Ok(Stopped::ByItself),
@@ -110,6 +115,9 @@ impl Shift<'_> {
             }
             if since(begin) >= limit {
                 break;
+            }
+            if since(last) >= ASK_AGAIN {
+                (asked, last) = (ask(), Instant::now());
             }
             std::thread::sleep(self.run.options.pace.poll);
         }
