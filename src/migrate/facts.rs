@@ -3,6 +3,10 @@
 //! Queries and pure readers; imports `spec`, `storage`, `libvirt` (summaries) and `model`. What the facts mean for a
 //! migration is decided in `preflight`.
 
+mod block;
+
+pub use block::BlockDevice;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -93,6 +97,8 @@ pub struct HostFacts {
     pub files: BTreeMap<String, FileFacts>,
     /// The guest's files that QEMU reaches by URL, and whether they could be opened here.
     pub remote: BTreeMap<String, Known<()>>,
+    /// The guest's block devices by path; `None` when it is known that there is no such device.
+    pub devices: BTreeMap<String, Known<Option<BlockDevice>>>,
     /// Memory that a new process can have (`MemAvailable`).
     pub memory_available: Known<ByteSize>,
     /// The guest's bridges, and whether they exist.
@@ -182,11 +188,19 @@ fn remote(source: &DiskSource, cluster: &Cluster) -> Option<Remote> {
     }
 }
 
+fn device(source: &DiskSource) -> Option<String> {
+    match source {
+        DiskSource::Block(path) => Some(path.clone()),
+        _ => None,
+    }
+}
+
 /// What has to be asked about one guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Questions {
     files: Vec<String>,
     remote: Vec<Remote>,
+    devices: Vec<String>,
     bridges: Vec<String>,
     boot_files: Vec<String>,
     peer: Option<(String, String)>,
@@ -207,6 +221,7 @@ impl Questions {
                 .collect::<BTreeSet<Remote>>()
                 .into_iter()
                 .collect(),
+            devices: sorted(guest.disks.iter().filter_map(|disk| device(&disk.source)).collect()),
             bridges: sorted(bridges.filter_map(|interface| interface.source.clone()).collect()),
             boot_files: sorted(guest.boot_files.iter().cloned().collect()),
             peer: None,
@@ -234,6 +249,7 @@ impl Questions {
             batch.push(Query::new(findmnt.arg(parent)));
         }
         batch.extend(self.remote.iter().map(|remote| remote.query.clone()));
+        batch.extend(self.devices.iter().map(|path| block::query(path)));
         for bridge in &self.bridges {
             // Not /sys/class/net: a container may show that of another network namespace.
             let link = ["-j", "-d", "link", "show", "dev", bridge];
@@ -273,6 +289,7 @@ impl Questions {
                     (remote.url.clone(), opened)
                 })
                 .collect(),
+            devices: self.devices.iter().map(|path| (path.clone(), block::read(next()))).collect(),
             bridges: self.bridges.iter().map(|name| (name.clone(), next().is_some_and(is_bridge))).collect(),
             boot_files: self
                 .boot_files
@@ -301,6 +318,8 @@ pub struct ShellFacts {
     pub files: BTreeMap<String, FileFacts>,
     /// See [`HostFacts::remote`].
     pub remote: BTreeMap<String, Known<()>>,
+    /// See [`HostFacts::devices`].
+    pub devices: BTreeMap<String, Known<Option<BlockDevice>>>,
     /// See [`HostFacts::bridges`].
     pub bridges: BTreeMap<String, bool>,
     /// See [`HostFacts::boot_files`].

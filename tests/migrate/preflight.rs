@@ -25,6 +25,13 @@ fn node(world: &World, name: &str, change: impl FnOnce(&mut stor::libvirt::NodeF
     world.connector.daemon(&host(name), |daemon| change(&mut daemon.node));
 }
 
+/// The guest's disk is a block device of the host.
+fn on_block_device(world: &World) {
+    world.rewrite(|xml| {
+        xml.replace("<disk type='file'", "<disk type='block'").replace("source file=", "source dev=")
+    });
+}
+
 fn storage_cases() -> Vec<Case> {
     use Severity::{Error, Warning};
     vec![
@@ -61,10 +68,23 @@ fn storage_cases() -> Vec<Case> {
         case("hung mount there", Code::ProbeTimedOut, Error, |w| w.shell("kvm2", |s| s.hung = true)),
         case("hung mount here", Code::ProbeTimedOut, Error, |w| w.shell("kvm1", |s| s.hung = true)),
         case("pool inactive", Code::PoolInactive, Warning, |w| w.shell("kvm2", |s| s.pools = vec![])),
-        case("block device", Code::ImageNotShared, Error, |w| {
-            w.rewrite(|xml| {
-                xml.replace("<disk type='file'", "<disk type='block'").replace("source file=", "source dev=")
+        case("block device without identity", Code::ImageNotShared, Error, |w| {
+            on_block_device(w);
+            w.shell("kvm1", |s| s.device = Some((Some("0x6001405a"), None, 1 << 30)));
+        }),
+        case("another block device there", Code::ImageNotShared, Error, |w| {
+            on_block_device(w);
+            w.shell("kvm2", |s| {
+                s.device = Some((Some("0x60014057eb8dbe5be325be4a75ba0542"), Some("other"), 1 << 30))
             });
+        }),
+        case("no block device there", Code::ImageMissing, Error, |w| {
+            on_block_device(w);
+            w.shell("kvm2", |s| s.device = None);
+        }),
+        case("block device not rescanned there", Code::ImageSizeDiffers, Error, |w| {
+            on_block_device(w);
+            w.shell("kvm1", |s| s.device.as_mut().unwrap().2 = 2 << 30);
         }),
         case("old stack with write-back cache", Code::CacheModeUnsafe, Error, |w| {
             node(w, "kvm1", |n| (n.libvirt, n.qemu) = (5_000_000, 3_001_000));
@@ -193,6 +213,14 @@ fn a_refused_guest_is_not_touched_and_leaves_no_receipt() {
     assert_eq!((outcome.verdict.clone(), outcome.exit_code()), (Verdict::Refused, 8));
     assert_eq!(world.connector.calls(), before);
     assert!(!world.receipts.path().join("receipts").exists());
+}
+
+#[test]
+fn a_block_device_of_the_same_wwn_serial_number_and_size_is_the_same_device() {
+    let world = World::new();
+    on_block_device(&world);
+    let outcome = world.migrate_to("kvm2", Mode::DryRun);
+    assert_eq!(outcome.verdict, Verdict::Ready, "{:?}", outcome.findings);
 }
 
 #[test]

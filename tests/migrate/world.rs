@@ -47,6 +47,8 @@ pub struct Shell {
     pub mount: Option<(&'static str, &'static str, &'static str, &'static str)>,
     /// Inode and size of the image; `None`: no such file.
     pub image: Option<(u64, u64)>,
+    /// WWN, serial number and size of the block device; `None`: no such device.
+    pub device: Option<(Option<&'static str>, Option<&'static str>, u64)>,
     /// Nothing below the mount answers in time.
     pub hung: bool,
     pub bridge: bool,
@@ -87,6 +89,13 @@ impl Shell {
                     answer(0, serde_json::json!({"filesystems": [entry]}).to_string())
                 }
                 None => failure(1, ""),
+            },
+            ("lsblk", _) => match self.device {
+                Some((wwn, serial, size)) => {
+                    let entry = serde_json::json!({"wwn": wwn, "serial": serial, "size": size});
+                    answer(0, serde_json::json!({"blockdevices": [entry]}).to_string())
+                }
+                None => failure(32, "lsblk: /dev/x: not a block device"),
             },
             ("ip", _) if self.bridge => answer(0, r#"[{"linkinfo":{"info_kind":"bridge"}}]"#),
             ("ip", _) => failure(1, "Device \"br0\" does not exist."),
@@ -202,6 +211,7 @@ fn shell(connector: &FakeConnector) -> Shell {
         pools: vec!["gfs"],
         mount: Some((MOUNT, "10.77.0.11:/gfs", "fuse.glusterfs", "rw,relatime")),
         image: Some((1_234_567_890_123, 1 << 30)),
+        device: Some((Some("0x60014057eb8dbe5be325be4a75ba0542"), Some("7eb8dbe5"), 1 << 30)),
         hung: false,
         bridge: true,
         kernel: true,

@@ -86,6 +86,7 @@ fn a_batch_is_read_back_in_the_order_in_which_it_was_asked() {
     let questions = Questions {
         files: vec!["/a/x.img".to_owned(), "/b/y.img".to_owned()],
         remote: vec![Remote::file("nfs://10.77.0.11/srv/a/x.img?uid=0&gid=0".to_owned())],
+        devices: vec!["/dev/disk/by-path/x".to_owned()],
         bridges: vec!["br0".to_owned()],
         boot_files: vec!["/boot/k".to_owned()],
         peer: None,
@@ -103,6 +104,7 @@ fn a_batch_is_read_back_in_the_order_in_which_it_was_asked() {
         ok("3 4"),
         failed(1, ""),
         ok("r nfs://10.77.0.11/srv/a/x.img?uid=0&gid=0\n| read 192/192 bytes at offset 0\n"),
+        ok(r#"{"blockdevices":[{"wwn":"0x6001405a","serial":"s","size":5}]}"#),
         ok(r#"[{"ifname":"br0","linkinfo":{"info_kind":"bridge","info_data":{"stp_state":0}}}]"#),
         failed(1, ""),
         ok("<capabilities><host><uuid>ABC</uuid></host></capabilities>"),
@@ -115,6 +117,8 @@ fn a_batch_is_read_back_in_the_order_in_which_it_was_asked() {
     assert_eq!(facts.files["/b/y.img"].stat, Ok(Some(Stat { inode: 3, size: 4 })));
     assert_eq!(facts.files["/b/y.img"].mount, Ok(None));
     assert!(facts.remote.values().all(Result::is_ok) && facts.remote.len() == 1);
+    let device = facts.devices["/dev/disk/by-path/x"].clone().unwrap().unwrap();
+    assert_eq!((device.identity(), device.size), (Some(("0x6001405a", "s")), 5));
     assert!(facts.bridges["br0"]);
     assert!(!facts.boot_files["/boot/k"]);
     let peer = facts.peer.unwrap();

@@ -2,7 +2,7 @@
 
 use super::GuestFacts;
 use crate::libvirt::domain_xml::{DiskAccess, DiskSource, DiskSummary};
-use crate::migrate::facts::{FileFacts, HostFacts, Mount, disk_path, disk_url};
+use crate::migrate::facts::{BlockDevice, FileFacts, HostFacts, Known, Mount, disk_path, disk_url};
 use crate::model::{Finding, FindingCode, Severity};
 use crate::spec::Cluster;
 
@@ -37,15 +37,7 @@ pub(super) fn images(
                 remote(guest, disk, (protocol, name), (from, to), cluster)
             }
             (_, Some(path)) => file(guest, disk, &path, from, to),
-            (DiskSource::Block(device), None) => Some(
-                guest
-                    .finding(
-                        Severity::Error,
-                        FindingCode::ImageNotShared,
-                        format!("disk {} is block device {device}, which cannot be proved to be the same on both hosts", disk.target),
-                    )
-                    .remedy("move its data to an image on shared storage"),
-            ),
+            (DiskSource::Block(path), None) => device(guest, disk, path, from, to),
             (other, None) => Some(guest.finding(
                 Severity::Error,
                 FindingCode::ImageNotShared,
@@ -81,6 +73,57 @@ fn remote(
     Some(
         finding.evidence(evidence).remedy("see whether the server runs and lets this host in: `stor verify`"),
     )
+}
+
+/// Compares one block device as both hosts see it: the same name may lead to two devices.
+fn device(
+    guest: &GuestFacts,
+    disk: &DiskSummary,
+    path: &str,
+    from: &HostFacts,
+    to: &HostFacts,
+) -> Option<Finding> {
+    const REACH: &str = "let the destination reach the same device: log in to its target there";
+    let (here, there) = (from.devices.get(path), to.devices.get(path));
+    let found = |code, message: String, remedy: &str| {
+        let finding = guest.finding(Severity::Error, code, format!("disk {}: {message}", disk.target));
+        let finding = finding.evidence(format!("host {}: {}", from.host, shown_device(here)));
+        Some(finding.evidence(format!("host {}: {}", to.host, shown_device(there))).remedy(remedy))
+    };
+    let (home, away) = match (here, there) {
+        (Some(Ok(Some(home))), Some(Ok(Some(away)))) => (home, away),
+        (Some(Ok(_)), Some(Ok(_))) => {
+            let message = format!("{path} is not on both hosts");
+            return found(FindingCode::ImageMissing, message, REACH);
+        }
+        _ => {
+            let message = format!("{path} could not be looked at");
+            return found(FindingCode::ProbeTimedOut, message, "look at that device: its path may hang");
+        }
+    };
+    if home.identity().is_none() || away.identity().is_none() {
+        let message = format!("{path} lacks a WWN or a serial number, so nothing proves it the same");
+        return found(FindingCode::ImageNotShared, message, "move its data to an image on shared storage");
+    }
+    if home.identity() != away.identity() {
+        let message = format!("{path} is another device on the destination");
+        return found(FindingCode::ImageNotShared, message, REACH);
+    }
+    if home.size != away.size {
+        let message = format!("{path} has another size on the destination");
+        let remedy = "have both hosts look again: `iscsiadm -m session --rescan`";
+        return found(FindingCode::ImageSizeDiffers, message, remedy);
+    }
+    None
+}
+
+fn shown_device(seen: Option<&Known<Option<BlockDevice>>>) -> String {
+    match seen {
+        None => "it was not asked".to_owned(),
+        Some(Ok(Some(device))) => device.to_string(),
+        Some(Ok(None)) => "no such device".to_owned(),
+        Some(Err(reason)) => reason.clone(),
+    }
 }
 
 /// Compares one file as both hosts see it; the first thing that speaks against it is the finding.

@@ -68,6 +68,7 @@ impl Run<'_> {
             domains: daemon.domains,
             files: shell.files,
             remote: shell.remote,
+            devices: shell.devices,
             memory_available: shell.memory_available,
             bridges: shell.bridges,
             boot_files: shell.boot_files,
