@@ -258,7 +258,42 @@ fn a_directory_that_squashed_clients_cannot_write_to_is_refused_unless_stor_made
     assert!(shown.contains("/data/vmstore belongs to 0:0") && shown.contains("chown 64055:106"), "{shown}");
     let world = applied(&nfs(""));
     let shown = show(&plan_for(&world, &squashed), &["store1"]);
-    assert!(shown.contains("$ chown 64055:106 -- /data/vmstore"), "{shown}");
+    assert!(shown.contains("$ chown 64055:106 -- /data/vmstore\n"), "{shown}");
+}
+
+#[test]
+fn images_go_to_the_user_that_clients_get_before_the_export_says_so() {
+    let world = applied(&nfs(", provider: ganesha, access: direct"));
+    let squashed = nfs(", provider: ganesha, access: direct, squash: root, anonuid: 64055, anongid: 106");
+    let shown = show(&plan_for(&world, &squashed), &["store1"]);
+    let given = shown.find("$ chown 64055:106 -- /data/vmstore/web1.img\n").expect("the image is given");
+    assert!(given < shown.find("Squash = Root_Squash").unwrap(), "{shown}");
+}
+
+#[test]
+fn a_client_that_the_server_cannot_find_stops_the_whole_storage() {
+    let world = World::bare(&nfs(""));
+    let shown = show(&plan_for(&world, &nfs(", allow: [admin, nobody.example]")), &["store1", "kvm1"]);
+    assert!(
+        shown.contains("nobody.example is to be a client of vmstore, and leads to no address"),
+        "{shown}"
+    );
+    assert!(!shown.contains("admin is to be") && !shown.contains("/etc/exports.d"), "{shown}");
+    applied(&nfs(", allow: [admin]"));
+}
+
+#[test]
+fn no_empty_image_is_put_under_a_running_guest() {
+    let file = nfs(", provider: ganesha, access: direct");
+    let world = applied(&file);
+    world.nfs.lock().unwrap().content.values_mut().for_each(|files| files.clear());
+    let makes = |plan: &Plan| plan.steps().any(|step| step.title.contains("create image web1"));
+    assert!(makes(&plan_for(&world, &file)));
+    world
+        .libvirt
+        .daemon(&host("kvm1"), |daemon| daemon.domains.get_mut("web1").unwrap().state = DomainState::Running);
+    let plan = plan_for(&world, &file);
+    assert!(!makes(&plan) && plan.blocked[0].reason.contains("web1 runs on kvm1 with it"), "{plan:#?}");
 }
 
 #[test]

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::guests;
 use super::scene::Scene;
 use crate::model::{
-    AbsPath, Answer, Blocked, ByteSize, Command, Difference, Effect, HostId, HostSpec, ImageFormat, ImageId,
-    ImageLocation, ImageSpec, Observations, Owned, OwnedKind, Proposal, Query, ResourceId, ResourceKind,
-    Step, Unknown, Wave,
+    AbsPath, Answer, Blocked, ByteSize, Command, Difference, Effect, GuestId, HostId, HostSpec, ImageFormat,
+    ImageId, ImageLocation, ImageSpec, Observations, Owned, OwnedKind, Proposal, Query, ResourceId,
+    ResourceKind, Step, Unknown, Wave,
 };
 use crate::spec::{Cluster, ImageEntry};
 use crate::storage::{Attached, Backend};
@@ -149,6 +150,14 @@ fn one(
     let mut proposal = Proposal::default();
     match sight(scene.seen, scene.cluster, backend, image).map_err(|why| unknown(why.to_string()))? {
         Sight::Absent => {
+            if let Some((guest, host)) = running_user(scene, image) {
+                let reason =
+                    format!("guest {guest} runs on {host} with it, so it was moved away or is hidden");
+                let hint = format!(
+                    "see where it went: `lsof` on the server, `stor verify`; or destroy {guest} if its data is lost"
+                );
+                return Err(Box::new((*blocked(reason)).hint(hint)));
+            }
             // By name, not by who has the storage already: a run that was broken off goes on with the same host.
             let hosts: Vec<HostId> = match backend.made_on(image) {
                 Some((server, _)) => vec![server],
@@ -185,6 +194,16 @@ fn one(
         }
     }
     Ok(proposal)
+}
+
+/// A running guest that has the image as a disk: an empty one must not take its place.
+fn running_user<'s>(scene: &'s Scene<'_>, image: &ImageEntry) -> Option<(&'s GuestId, &'s HostId)> {
+    let users = scene.cluster.guests.values().filter(|guest| guests::images(guest).contains(&&image.id));
+    users.into_iter().find_map(|guest| {
+        let mut domains = scene.domains_named(guest.id.as_str());
+        let (host, _) = domains.find(|(_, domain)| domain.active)?;
+        Some((&guest.id, host))
+    })
 }
 
 /// Tells whether a hypervisor has the storage, or will have it when its earlier steps have run.

@@ -45,6 +45,7 @@ pub fn judge(cluster: &ClusterName, scope: &Scope, evidence: &Evidence) -> Matri
             }
             Way::Direct(directory) => {
                 matrix.cells.extend(direct::cells(&view, directory.kind));
+                matrix.notes.extend(direct::server_silent(&view));
                 matrix.notes.push(direct::advice(
                     &view,
                     directory.kind,
@@ -202,7 +203,7 @@ impl<'a> View<'a> {
                     format!("host {host}: the storage gives {why}"),
                 )
                 .remedy(format!(
-                    "see whether host {host} reaches the storage servers, then mount the storage again"
+                    "see whether host {host} reaches the storage servers; a mount that hangs has to be mounted again"
                 )),
             ),
             NoFacts::Unreachable(reason) => Check::with(

@@ -13,6 +13,7 @@ mod iscsi;
 mod migration;
 mod migration_cold;
 mod nfs;
+mod nfs_faults;
 mod refusals;
 
 mod runbook;

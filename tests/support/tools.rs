@@ -59,6 +59,7 @@ pub fn stat(format: &str, paths: &[&str], files: &Files) -> Answer {
                 format!("{device} {}:{text}", if directory { "directory" } else { "regular file" })
             }
             "--format=%u %g %F" => format!("0 0 {}", if directory { "directory" } else { "regular file" }),
+            "--format=%u %g %n" => format!("0 0 {text}"),
             "--format=%a %n" => format!("{:o} {text}", file.map_or(0o755, |file| file.mode)),
             "--format=%s %n" => format!("{} {text}", file.map_or(4096, |file| size(&file.content))),
             other => panic!("stat {other} is not emulated"),

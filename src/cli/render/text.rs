@@ -3,7 +3,7 @@
 use super::Screen;
 use crate::lab::LabStatus;
 use crate::migrate::outcome::{Outcome, Outside, Verdict as Ended};
-use crate::model::{Blocked, Finding, ResourceKind, Risk, Severity};
+use crate::model::{Blocked, Finding, HostId, ResourceKind, Risk, Severity};
 use crate::plan::Plan;
 use crate::status::Status;
 use crate::storage::health::HealthState;
@@ -54,13 +54,23 @@ fn blocked(blocked: &[Blocked], screen: &Screen) -> String {
         for host in blocked.iter().filter(is_host) {
             reason = reason.replace(&host.reason, &format!("{} is unknown", host.subject));
         }
-        let host = other.host.as_ref().map_or_else(String::new, |host| format!("host {host}: "));
+        let (host, reason) = (on(other.host.as_ref()), once(other.host.as_ref(), &reason));
         out.push_str(&format!("{} {host}{}: {reason}\n", screen.red("blocked"), other.subject));
         if let Some(hint) = &other.hint {
             out.push_str(&format!("      hint: {hint}\n"));
         }
     }
     out
+}
+
+/// `host kvm1: `, or nothing.
+fn on(host: Option<&HostId>) -> String {
+    host.map_or_else(String::new, |host| format!("host {host}: "))
+}
+
+/// A message without the host in front of it: the line names it already.
+fn once<'a>(host: Option<&HostId>, message: &'a str) -> &'a str {
+    message.strip_prefix(&on(host)).filter(|_| host.is_some()).unwrap_or(message)
 }
 
 /// The first line of a value, cut where it gets long.
@@ -78,11 +88,9 @@ fn findings<'a>(findings: impl Iterator<Item = &'a Finding>, screen: &Screen) ->
             Severity::Warning => screen.yellow("warning"),
             Severity::Error => screen.red("error"),
         };
-        let host = finding.host.as_ref().map_or_else(String::new, |host| format!("host {host}: "));
-        out.push_str(&format!(
-            "{severity} {}: {host}{}: {}\n",
-            finding.code, finding.subject, finding.message
-        ));
+        let host = finding.host.as_ref();
+        let (on, message) = (on(host), once(host, &finding.message));
+        out.push_str(&format!("{severity} {}: {on}{}: {message}\n", finding.code, finding.subject));
         for fact in &finding.evidence {
             out.push_str(&format!("      {fact}\n"));
         }

@@ -3,10 +3,12 @@
 //! Imports `model` and the shared queries of `storage`. What follows from the facts is decided in `plan`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use super::commands::kernel::PortsIn;
 use super::commands::{self, ganesha, kernel};
-use super::spec::{NfsSpec, Provider};
+use super::spec::{NfsSpec, Provider, Squash};
 use crate::model::{AbsPath, Answer, Command, Observations, Query, StorageId};
 use crate::spec::Cluster;
 use crate::storage::facts::FactsError;
@@ -36,6 +38,10 @@ pub struct ServerFacts {
     pub shown: Option<Shown>,
     /// Where the fixed ports are written on this host, and what is there.
     pub ports: (PortsIn, Option<String>),
+    /// What the clients' names lead to on this host; nothing when it cannot resolve one.
+    pub names: BTreeMap<String, BTreeSet<String>>,
+    /// Numbers of the images' owners and groups, where clients have a user of their own.
+    pub owners: BTreeMap<String, (u32, u32)>,
 }
 
 /// What lies where an export is.
@@ -79,6 +85,9 @@ pub struct Shown {
     /// Its clients.
     pub clients: BTreeSet<String>,
 }
+
+/// What the server may take to find a name; resolvers give up after 5 s for each of their servers (resolv.conf(5)).
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(6);
 
 /// All packages that a server may need, whichever server it is.
 fn needs(provider: Provider) -> &'static [Need] {
@@ -130,6 +139,26 @@ fn versions() -> Query {
     Query::new(Command::new("cat").arg("/proc/fs/nfsd/versions"))
 }
 
+/// Clients that the file names and the server has to resolve: addresses need no asking.
+fn names(cluster: &Cluster, spec: &NfsSpec) -> impl Iterator<Item = String> {
+    commands::clients(cluster, spec).into_iter().filter(|client| client.parse::<Ipv4Addr>().is_err())
+}
+
+fn addresses(name: &str) -> Query {
+    Query::new(Command::new("getent").args(["ahosts", name]).deadline(RESOLVE_DEADLINE))
+}
+
+/// Images whose owner counts: where everybody who writes them has one user on the server.
+fn owned_images(cluster: &Cluster, id: &StorageId, spec: &NfsSpec) -> Vec<String> {
+    let one_user = matches!(spec.squash, Squash::All(_)) || spec.mount.is_none();
+    let images = cluster.images_on(id).filter(|_| one_user && spec.squash.anonymous().is_some());
+    images.map(|image| format!("{}/{}", spec.path, image.file_name())).collect()
+}
+
+fn owners(images: &[String]) -> Query {
+    Query::new(Command::new("stat").args(["--format=%u %g %n", "--"]).args(images))
+}
+
 fn ports() -> Query {
     let files = [PortsIn::NfsConf, PortsIn::DebianDefault, PortsIn::Sysconfig].map(PortsIn::path);
     Query::new(Command::new("grep").args(["-s", "-H", ""]).args(files.iter().map(AbsPath::as_str)))
@@ -149,6 +178,9 @@ pub fn queries(cluster: &Cluster, id: &StorageId, spec: &NfsSpec) -> Vec<Query> 
     if spec.provider != Provider::Kernel {
         queries.push(ganesha::shown(cluster, id, spec));
     }
+    queries.extend(names(cluster, spec).map(|name| addresses(&name)));
+    let images = owned_images(cluster, id, spec);
+    queries.extend((!images.is_empty()).then(|| owners(&images)));
     queries
 }
 
@@ -194,7 +226,16 @@ pub fn server(
         true => read_shown(seen.answer(host, &ganesha::shown(cluster, id, spec))?),
         false => None,
     };
+    let mut leads = BTreeMap::new();
+    for name in names(cluster, spec) {
+        let addresses = read_addresses(answer(addresses(&name))?);
+        leads.insert(name, addresses);
+    }
+    let images = owned_images(cluster, id, spec);
+    let owned = if images.is_empty() { "" } else { answer(owners(&images))? };
     Ok(ServerFacts {
+        names: leads,
+        owners: read_owners(owned),
         kernel_has_nfsd: answer(filesystems())?.lines().any(|line| line.trim_end().ends_with("\tnfsd"))
             || seen.answer(host, &module())?.ok(),
         kernel: unit(kernel::SERVICE)?,
@@ -236,6 +277,20 @@ fn read_place(stat: &Answer, real: &str) -> Place {
         kind: words.next().filter(|_| stat.ok()).map(str::to_owned),
         real: real.lines().next().map(str::to_owned),
     }
+}
+
+/// Reads `getent ahosts`: one line per address and kind of socket.
+fn read_addresses(getent: &str) -> BTreeSet<String> {
+    getent.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+fn read_owners(stat: &str) -> BTreeMap<String, (u32, u32)> {
+    let read = |line: &str| {
+        let mut words = line.splitn(3, ' ');
+        let owner = words.next()?.parse().ok().zip(words.next()?.parse().ok())?;
+        Some((words.next()?.to_owned(), owner))
+    };
+    stat.lines().filter_map(read).collect()
 }
 
 /// Reads `FILE:LINE` lines of grep(1) into the files' texts.
@@ -309,7 +364,9 @@ pub fn read_shown(answer: &Answer) -> Option<Shown> {
     let clients = data.get(4)?.as_array()?.iter().filter_map(|client| client.get(0)?.as_str());
     Some(Shown {
         path: data.get(1)?.as_str()?.to_owned(),
-        clients: clients.map(|client| client.strip_suffix("/32").unwrap_or(client).to_owned()).collect(),
+        clients: clients
+            .map(|client| client.trim_end_matches("/32").trim_end_matches("/128").to_owned())
+            .collect(),
     })
 }
 

@@ -1,14 +1,14 @@
 //! nfs-ganesha: packages, export file, the line that includes it, daemon.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::server::Server;
 use super::{Subject, daemon, ganesha_export};
 use crate::host::block::{begin_mark, end_mark};
 use crate::model::{Difference, Effect, FileContent, Proposal, ResourceId, ResourceKind, Risk, Step, Wave};
 use crate::storage::facts::FactsError;
+use crate::storage::nfs::commands;
 use crate::storage::nfs::commands::ganesha::{self, SERVICE};
-use crate::storage::nfs::commands::{self, same_clients};
 
 /// Plans package, export and daemon.
 pub(super) fn plan(server: &Server<'_>, out: &mut Proposal) -> Result<(), FactsError> {
@@ -105,9 +105,21 @@ fn shown(server: &Server<'_>) -> Option<Difference> {
         Some(shown) if shown.path != spec.path.as_str() => {
             Some(Difference::new(server.subject.field("path"), &spec.path, &shown.path))
         }
-        Some(shown) if !same_clients(&desired, &shown.clients) => {
+        Some(shown) if !as_resolved(&desired, &shown.clients, &server.facts.names) => {
             Some(Difference::new(field, listed(&desired), listed(&shown.clients)))
         }
         Some(_) => None,
     }
+}
+
+/// Tells whether the shown clients are those that it should have: ganesha shows the addresses that it resolved names to.
+fn as_resolved(
+    desired: &BTreeSet<String>,
+    shown: &BTreeSet<String>,
+    names: &BTreeMap<String, BTreeSet<String>>,
+) -> bool {
+    let leads = |client: &String| names.get(client).cloned().unwrap_or_else(|| [client.clone()].into());
+    let each = desired.iter().all(|client| leads(client).iter().any(|address| shown.contains(address)));
+    let all: BTreeSet<String> = desired.iter().flat_map(leads).collect();
+    each && shown.is_subset(&all)
 }

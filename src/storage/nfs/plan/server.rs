@@ -3,7 +3,8 @@
 use super::{Service, Subject, directory, ganesha, kernel, siblings};
 use crate::libvirt::qemu_conf;
 use crate::model::{
-    AbsPath, Blocked, Difference, Effect, OwnedKind, Proposal, Record, ResourceId, ResourceKind, Step, Wave,
+    AbsPath, Blocked, Command, Difference, Effect, OwnedKind, Proposal, Record, ResourceId, ResourceKind,
+    Risk, Step, Wave,
 };
 use crate::storage::facts::FactsError;
 use crate::storage::mount_client::{self, Anew};
@@ -49,7 +50,9 @@ pub(super) fn plan(subject: &Subject<'_>, out: &mut Proposal) -> Service {
     let before = out.blocked.len();
     let provider = provider(&server, out);
     obstacles(&server, provider, out);
+    nameless(&server, out);
     place(&server, out);
+    owners(&server, out);
     let planned = match provider {
         Provider::Ganesha => ganesha::plan(&server, out),
         Provider::Auto | Provider::Kernel => kernel::plan(&server, out),
@@ -218,6 +221,48 @@ fn place(server: &Server<'_>, out: &mut Proposal) {
             }
         }
     }
+}
+
+/// Refuses clients that the server cannot find: it would leave them out and say so in its log only.
+fn nameless(server: &Server<'_>, out: &mut Proposal) {
+    let lost = server.facts.names.iter().filter(|(_, addresses)| addresses.is_empty());
+    for (name, _) in lost {
+        let reason =
+            format!("{name} is to be a client of {}, and leads to no address here", server.subject.id);
+        let hint = format!(
+            "mend {name} in /etc/hosts or DNS of this host, or write its address into the cluster file"
+        );
+        out.blocked.push(server.subject.refused(Wave::Prerequisites, reason, hint));
+    }
+}
+
+/// Gives images to the user that clients are to have, before they have it: whoever runs goes on.
+fn owners(server: &Server<'_>, out: &mut Proposal) {
+    let Subject { spec, .. } = *server.subject;
+    let Some(user) = spec.squash.anonymous() else { return };
+    let wrong: Vec<_> = server.facts.owners.iter().filter(|(_, owner)| owner.0 != user.uid).collect();
+    let Some((_, first)) = wrong.first() else { return };
+    if !server.record.owns(OwnedKind::DataDirectory, spec.path.as_str()) {
+        return;
+    }
+    let owner = format!("{}:{}", user.uid, user.gid);
+    let run = wrong.iter().map(|(path, _)| Command::new("chown").args([&owner, "--", path.as_str()]));
+    let title = format!(
+        "give {} to {owner}",
+        wrong.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>().join(", ")
+    );
+    let what = ResourceId::new(ResourceKind::Directory, &spec.path);
+    let why = Difference::new(
+        format!("directory.{}.images", spec.path),
+        owner.clone(),
+        format!("{}:{}", first.0, first.1),
+    );
+    let mut step = server.step(Wave::Prerequisites, what, title, Effect::Run(run.collect())).because(why);
+    // Root's rights come before the change, wherever they are not taken away yet; another user's may be in use.
+    if wrong.iter().any(|(_, owner)| owner.0 != 0) {
+        step = step.risking(Risk::Disruptive);
+    }
+    out.steps.push(step);
 }
 
 /// What has to be asked on hypervisors to know QEMU's user.
