@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::domains::DomainsError;
+use super::domains::{Domain, DomainsError};
 use super::images::ImageState;
 use super::scene::Scene;
 use crate::libvirt::domain_xml::{self, DomainType, GuestDisk};
@@ -94,12 +94,7 @@ fn one(
         proposal.steps.extend(define(scene, guest, images)?);
         return Ok(proposal);
     }
-    let uuid = uuid(scene.cluster, guest);
-    let ours = |seen: &str| match &uuid {
-        Some(uuid) => uuid == seen,
-        None => scene.owned_anywhere(OwnedKind::Guest, name),
-    };
-    if let Some((host, domain)) = found.iter().find(|(_, domain)| !ours(&domain.uuid)) {
+    if let Some((host, domain)) = found.iter().find(|(_, domain)| !is_ours(scene, guest, domain)) {
         let reason = format!("host {host} has another domain of this name, UUID {}", domain.uuid);
         let blocked = Blocked::new(Wave::Guest, subject(guest), reason).on(&guest.on);
         return Err(Box::new(blocked.hint("rename that domain, or give the guest another name in the file")));
@@ -117,7 +112,15 @@ fn one(
     Ok(proposal)
 }
 
-fn clash(guest: &GuestEntry, found: &[(&HostId, &super::domains::Domain)]) -> Finding {
+/// Tells whether a domain of a guest's name is that guest.
+pub(super) fn is_ours(scene: &Scene<'_>, guest: &GuestEntry, domain: &Domain) -> bool {
+    match uuid(scene.cluster, guest) {
+        Some(uuid) => uuid == domain.uuid,
+        None => scene.owned_anywhere(OwnedKind::Guest, guest.id.as_str()),
+    }
+}
+
+fn clash(guest: &GuestEntry, found: &[(&HostId, &Domain)]) -> Finding {
     let message = format!("guest {} is defined on {} hosts", guest.id, found.len());
     let finding = Finding::new(Severity::Error, FindingCode::NameClash, subject(guest), message)
         .remedy("undefine it on every host but the one where it belongs; never start it on two");

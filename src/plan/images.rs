@@ -201,7 +201,7 @@ fn running_user<'s>(scene: &'s Scene<'_>, image: &ImageEntry) -> Option<(&'s Gue
     let users = scene.cluster.guests.values().filter(|guest| guests::images(guest).contains(&&image.id));
     users.into_iter().find_map(|guest| {
         let mut domains = scene.domains_named(guest.id.as_str());
-        let (host, _) = domains.find(|(_, domain)| domain.active)?;
+        let (host, _) = domains.find(|(_, domain)| domain.active && guests::is_ours(scene, guest, domain))?;
         Some((&guest.id, host))
     })
 }
