@@ -40,13 +40,8 @@ fn a_guest_moves_and_survives_reboots_on_a_kernel_export() {
     machines.on("kvm1", "virsh -q destroy web1");
     machines.stor(&["destroy", "--yes"]).exits(0);
     assert!(machines.on("store1", "ls /srv/vmstore").contains("web1.img"), "the data is gone");
-    let after = traces(&machines);
     assert_eq!(machines.on("store1", "systemctl is-enabled nfs-server || true").trim(), "disabled");
-    let only = |these: &BTreeSet<String>, those: &BTreeSet<String>| -> Vec<String> {
-        these.difference(those).cloned().collect()
-    };
-    assert_eq!(only(&after, &before), <[String; 0]>::default(), "destroy left something");
-    assert_eq!(only(&before, &after), <[String; 0]>::default(), "destroy took too much");
+    nothing_is_left(&machines, &before);
 }
 
 fn what_is_changed_by_hand_is_shown_and_mended(machines: &Machines) {
@@ -79,10 +74,15 @@ fn a_guest_waits_for_a_server_that_boots(machines: &Machines) {
 #[test]
 #[ignore = "needs virtual machines: make test-vm"]
 fn libvirt_mounts_version_3_with_root_taken_away() {
-    let user = "anonuid: 64055, anongid: 64055";
-    let nfs = format!("provider: kernel, version: 3, mounted_by: libvirt, squash: root, {user} }}");
-    let machines = Machines::with_packages(&cluster("cluster-nfs.yaml").replace("provider: kernel }", &nfs));
-    assert_eq!(machines.on("kvm1", "id -u libvirt-qemu; id -g libvirt-qemu"), "64055\n64055\n");
+    let file = cluster("cluster-nfs.yaml");
+    let machines = Machines::with_packages(&file);
+    let before = traces(&machines);
+    let user = machines.on("kvm1", "id -u libvirt-qemu").trim().to_owned();
+    let group = machines.on("kvm1", "id -g libvirt-qemu").trim().to_owned();
+    let nfs = format!(
+        "provider: kernel, version: 3, mounted_by: libvirt, squash: root, anonuid: {user}, anongid: {group} }}"
+    );
+    machines.write(&file.replace("provider: kernel }", &nfs));
 
     machines.stor(&["apply", "--yes"]).exits(0).says(&["every hypervisor reaches the same images"]);
     machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
@@ -95,6 +95,9 @@ fn libvirt_mounts_version_3_with_root_taken_away() {
     machines.reboot("kvm1");
     machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
     assert!(machines.heartbeat("kvm2", IMAGE).is_intact());
+    machines.on("kvm2", "virsh -q destroy web1");
+    machines.stor(&["destroy", "--yes"]).exits(0);
+    nothing_is_left(&machines, &before);
 }
 
 #[test]
@@ -130,4 +133,13 @@ fn traces(machines: &Machines) -> BTreeSet<String> {
     let lines =
         |machine| machines.on(machine, TRACES).lines().map(|line| format!("{machine}: {line}")).collect();
     ["store1", "kvm1", "kvm2"].into_iter().flat_map(|machine| -> Vec<String> { lines(machine) }).collect()
+}
+
+fn nothing_is_left(machines: &Machines, before: &BTreeSet<String>) {
+    let after = traces(machines);
+    let only = |these: &BTreeSet<String>, those: &BTreeSet<String>| -> Vec<String> {
+        these.difference(those).cloned().collect()
+    };
+    assert_eq!(only(&after, before), <[String; 0]>::default(), "destroy left something");
+    assert_eq!(only(before, &after), <[String; 0]>::default(), "destroy took too much");
 }
