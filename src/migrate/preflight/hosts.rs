@@ -37,7 +37,11 @@ pub(super) fn reach(guest: &GuestFacts, from: &HostFacts, to: &HostFacts, out: &
                 )
                 .on(&from.host)
                 .evidence(format!("host {}: {} : {reason}", from.host, peer.uri))
-                .remedy("run `stor apply`: it makes the hypervisors' keys and accepts them on the others"),
+                .remedy(if reason.contains("in time") {
+                    "see whether libvirtd answers there: `systemctl status libvirtd`, `virsh list`"
+                } else {
+                    "run `stor apply`: it makes the hypervisors' keys and accepts them on the others"
+                }),
         ),
         Ok(uuid) if *uuid != to.node.uuid => {
             let whom = if *uuid == from.node.uuid { "to the source itself" } else { "to another host" };
