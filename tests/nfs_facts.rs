@@ -10,6 +10,8 @@ use stor::model::{AbsPath, Answer};
 use stor::storage::mount_probe::mount_table;
 use stor::storage::nfs::commands::same_clients;
 use stor::storage::nfs::facts::{ganesha_paths, read_etab, read_exports, read_shown, read_versions};
+use stor::storage::nfs::wire;
+use stor::storage::probe::{ClientRequest, NfsExport, NoClient};
 
 fn output(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/outputs").join(name);
@@ -60,6 +62,15 @@ fn a_client_that_the_server_shows_by_its_name_is_still_that_client() {
         &shown("/srv/old")
     ));
     assert!(!same_clients(&set(&["10.78.0.21"]), &set(&["10.78.0.22"])));
+}
+
+#[test]
+fn an_export_without_version_3_is_not_looked_at_over_the_wire_and_that_is_said() {
+    let export = NfsExport { server: "192.0.2.1".into(), path: AbsPath::new("/srv/vmstore").unwrap() };
+    match wire::look(&export, &[], false, &ClientRequest::default()) {
+        Err(NoClient::NotApplicable { reason, .. }) => assert!(reason.contains("NFSv4 only"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

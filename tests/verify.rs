@@ -41,12 +41,13 @@ fn a_sound_cluster_passes_every_check_and_keeps_no_probe_file() {
 /// What is wrong on kvm2, which check of which host fails, and with which code.
 type Case = (&'static str, fn(&mut Seat), CheckKind, FindingCode);
 
-const ON_ONE_HOST: [Case; 10] = [
+const ON_ONE_HOST: [Case; 11] = [
     ("not mounted", |s| s.mounted = false, CheckKind::Mounted, FindingCode::NotMounted),
     ("another volume", |s| s.source = "10.77.0.11:/other", CheckKind::Mounted, FindingCode::WrongMount),
     ("another file system", |s| s.fs_type = "ext4", CheckKind::Mounted, FindingCode::WrongMount),
     ("read-only", |s| s.options = "ro,relatime", CheckKind::Mounted, FindingCode::ReadOnlyMount),
     ("hung", |s| s.hung = true, CheckKind::Mounted, FindingCode::ProbeTimedOut),
+    ("stale handle", |s| s.stale_handle = true, CheckKind::Mounted, FindingCode::StaleHandle),
     ("no pool", |s| s.pool = None, CheckKind::Pool, FindingCode::PoolInactive),
     (
         "pool stopped",

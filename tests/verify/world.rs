@@ -42,6 +42,8 @@ pub struct Seat {
     pub options: &'static str,
     pub mounted: bool,
     pub hung: bool,
+    /// The server no longer knows what is mounted.
+    pub stale_handle: bool,
     /// Reads of other hosts' probe files show old content.
     pub stale: bool,
     /// Locks are kept on this host only.
@@ -58,6 +60,7 @@ impl Default for Seat {
             options: "rw,relatime",
             mounted: true,
             hung: false,
+            stale_handle: false,
             stale: false,
             local_locks: false,
             pool: Some(("active", DIRECTORY)),
@@ -175,6 +178,10 @@ fn run(seat: &Seat, volumes: &Volumes, strayed: &Mutex<Vec<String>>, command: &C
         ("sh", ["-c", _, name, directory, fs_type, sources, rest @ ..]) => {
             if seat.hung {
                 return Answer { status: None, stdout: String::new(), stderr: String::new() };
+            }
+            if seat.stale_handle {
+                // What stat prints on an NFS mount whose directory was replaced on the server (ESTALE).
+                return answer(10, "refused stat: cannot statx '/srv': Stale file handle\n");
             }
             let right =
                 seat.mounted && seat.fs_type == *fs_type && sources.split(' ').any(|one| one == seat.source);
