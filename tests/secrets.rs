@@ -13,7 +13,7 @@ use stor::model::{Cancel, Effect, Owned, Record, Secret, SecretRef, Secrets, Ste
 use stor::plan::{Plan, plan_destroy, queries, script};
 use stor::spec::Cluster;
 use stor::storage::chap_secret::ChapSecret;
-use stor::storage::mount_client::Stop;
+use stor::storage::planning::Stop;
 use support::breaking::{Break, What};
 use support::{CLUSTER, World, cluster, host, path};
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::{
-    ByteSize, ClusterName, GuestId, GuestShape, HostId, HostSpec, ImageFormat, ImageId, Rate, Role,
+    AbsPath, ByteSize, ClusterName, GuestId, GuestShape, HostId, HostSpec, ImageFormat, ImageId, Rate, Role,
     SecretRef, Secrets, StorageId,
 };
 use crate::storage::spec::StorageSpec;
@@ -45,6 +45,12 @@ impl Cluster {
         self.hosts.values().filter(|host| host.role == Role::Hypervisor)
     }
 
+    /// Tells whether a host runs guests.
+    #[must_use]
+    pub fn is_hypervisor(&self, host: &HostId) -> bool {
+        self.hosts.get(host).is_some_and(|host| host.role == Role::Hypervisor)
+    }
+
     /// A host's address; empty for a host that the file does not have, which no resolved entry names.
     #[must_use]
     pub fn address_of(&self, host: &HostId) -> &str {
@@ -73,6 +79,13 @@ pub struct ImageEntry {
 }
 
 impl ImageEntry {
+    /// The image's file in a directory of its storage.
+    #[must_use]
+    pub fn path_in(&self, directory: &AbsPath) -> AbsPath {
+        #[expect(clippy::expect_used, reason = "the names of images are [a-z0-9-] with one of two suffixes")]
+        directory.join(&self.file_name()).expect("names of images are valid in paths")
+    }
+
     /// The image's file name on its storage.
     #[must_use]
     pub fn file_name(&self) -> String {

@@ -1,12 +1,12 @@
 //! The CHAP secret that every hypervisor's libvirt keeps for a storage. Pure.
 //!
-//! Shared by the backends whose pools or disks log in with one. Imports `mount_client` (why a part stops), `libvirt`
+//! Shared by the backends whose pools or disks log in with one. Imports `planning` (why a part stops), `libvirt`
 //! (secrets), `spec` and `model`. Where a target keeps its side of the secret is the backend's.
 //!
 //! libvirt never tells a private value, so a stamp in a file beside the record tells whether the value that was set last is
 //! the one of now (`docs/adr/0112`). The file is written after the value: a run that dies in between sets it once more.
 
-use super::mount_client::Stop;
+use super::planning::{Stop, refuse};
 use crate::libvirt::secrets;
 use crate::model::{
     AbsPath, ClusterName, Command, Difference, Effect, FileContent, FileMode, FileSpec, HostId, Observations,
@@ -143,8 +143,4 @@ impl ChapSecret<'_> {
         }
         Err(Stop::Unknown(format!("host {host}: {}: {}", self.stamp_path(), answer.stderr.trim())))
     }
-}
-
-fn refuse<T>(reason: String, hint: String) -> Result<T, Stop> {
-    Err(Stop::Refused(reason, Some(hint)))
 }

@@ -15,6 +15,7 @@ pub mod mount_probe;
 pub mod mount_unit;
 pub mod nfs;
 pub mod packages;
+pub mod planning;
 pub mod probe;
 pub mod spec;
 

@@ -1,7 +1,7 @@
 //! What a hypervisor needs to have a storage mounted: unit, mount point, mount, and the directory pool on it. Pure.
 //!
 //! Shared by the backends that mount. Recognises what the user mounts himself and what stands in the way. Imports
-//! `mount_unit`, `mount_probe`, `libvirt` (pool XML, readers), `spec` and `model`. Packages and the unit's own words are the
+//! `mount_unit`, `mount_probe`, `planning`, `libvirt` (pool XML, readers), `spec` and `model`. Packages and the unit's own words are the
 //! backend's.
 
 use std::collections::BTreeSet;
@@ -10,11 +10,11 @@ use super::Attached;
 use super::mount_probe::mount_table::{self, Mount};
 use super::mount_probe::mounts;
 use super::mount_unit::{self, MountUnit, UnitState};
-use super::packages::PackagesError;
+use super::planning::{Stop, refuse};
 use crate::libvirt::{pool_xml, pools, qemu_conf};
 use crate::model::{
-    AbsPath, Blocked, Difference, Effect, HostId, Observations, Owned, OwnedKind, Proposal, Query, Record,
-    RecordError, ResourceId, ResourceKind, Risk, Step, StorageId, Unknown, Wave,
+    AbsPath, Difference, Effect, HostId, Observations, Owned, OwnedKind, Query, Record, ResourceId,
+    ResourceKind, Risk, Step, StorageId, Unknown, Wave,
 };
 use crate::spec::Cluster;
 
@@ -49,63 +49,6 @@ fn pool(id: &StorageId) -> Owned {
     Owned::new(OwnedKind::Pool, id.as_str()).of_storage(id)
 }
 
-/// Why a hypervisor's part cannot be planned.
-#[derive(Debug)]
-pub enum Stop {
-    /// A fact is missing.
-    Unknown(String),
-    /// Something stands in the way; with what the user can do.
-    Refused(String, Option<String>),
-}
-
-impl Stop {
-    /// What it makes of a part of the plan.
-    #[must_use]
-    pub fn blocked(self, wave: Wave, what: ResourceId) -> Blocked {
-        match self {
-            Self::Unknown(reason) => Blocked::unknown(wave, what, reason),
-            Self::Refused(reason, hint) => Blocked { hint, ..Blocked::new(wave, what, reason) },
-        }
-    }
-}
-
-impl From<Unknown> for Stop {
-    fn from(error: Unknown) -> Self {
-        Self::Unknown(error.to_string())
-    }
-}
-impl From<RecordError> for Stop {
-    fn from(error: RecordError) -> Self {
-        match error {
-            RecordError::Unknown(unknown) => unknown.into(),
-            other => Self::Refused(other.to_string(), None),
-        }
-    }
-}
-
-impl From<PackagesError> for Stop {
-    fn from(error: PackagesError) -> Self {
-        match error {
-            PackagesError::Unknown(unknown) => unknown.into(),
-            other => {
-                Self::Refused(other.to_string(), Some("install the storage's client by hand".to_owned()))
-            }
-        }
-    }
-}
-
-/// Notes why a part stopped; tells whether to go on.
-pub fn keep(
-    result: Result<(), Stop>,
-    (wave, what): (Wave, ResourceId),
-    (storage, host): (&StorageId, &HostId),
-    out: &mut Proposal,
-) -> bool {
-    let Err(stop) = result else { return true };
-    out.blocked.push(stop.blocked(wave, what).on(host).serving(storage));
-    false
-}
-
 /// Whether a hypervisor has a storage mounted, as the kernel's mount table shows it.
 ///
 /// # Errors
@@ -137,10 +80,6 @@ pub fn qemu_owner(cluster: &Cluster, seen: &Observations) -> Option<u32> {
     });
     let first = uids.next()?;
     (first != 0 && uids.all(|uid| uid == first)).then_some(first)
-}
-
-fn refuse<T>(reason: String, hint: impl Into<String>) -> Result<T, Stop> {
-    Err(Stop::Refused(reason, Some(hint.into())))
 }
 
 /// What follows from the unit that is there.

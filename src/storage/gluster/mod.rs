@@ -19,12 +19,12 @@ use super::health::Health;
 use super::mount_client;
 use super::probe::Probe;
 use super::spec::Access;
-use super::{Attached, Backend};
+use super::{Attached, Backend, planning};
 use crate::guard::{Opening, Protocol};
 use crate::model::{
-    AbsPath, Answer, HostId, ImageLocation, Observations, Owned, Proposal, Query, Record, StorageId, Unknown,
+    AbsPath, Answer, HostId, ImageLocation, Observations, Owned, Proposal, Query, StorageId, Unknown,
 };
-use crate::spec::{Cluster, ImageEntry, Role};
+use crate::spec::{Cluster, ImageEntry};
 
 /// One volume of the cluster file.
 #[derive(Debug, Clone, Copy)]
@@ -43,10 +43,6 @@ impl<'a> Gluster<'a> {
 
     fn serves(&self, host: &HostId) -> bool {
         self.spec.bricks.iter().any(|brick| brick.host == *host)
-    }
-
-    fn uses(&self, host: &HostId) -> bool {
-        self.cluster.hosts.get(host).is_some_and(|host| host.role == Role::Hypervisor)
     }
 
     fn subject<'s>(&'s self, seen: &'s Observations) -> plan::Subject<'s> {
@@ -72,15 +68,10 @@ impl Backend for Gluster<'_> {
         if self.serves(host) {
             queries.extend(facts::queries(self.spec, host));
         }
-        if self.uses(host) {
+        if self.cluster.is_hypervisor(host) {
             queries.extend(plan::client_queries(self.id, self.spec));
         }
-        if !queries.is_empty() {
-            queries.push(Record::query(&self.cluster.name));
-        }
-        let mut asked = std::collections::BTreeSet::new();
-        queries.retain(|query| asked.insert(query.clone()));
-        queries
+        planning::batch(self.cluster, queries)
     }
 
     fn plan(&self, seen: &Observations) -> Proposal {
@@ -92,13 +83,12 @@ impl Backend for Gluster<'_> {
     }
 
     fn locate(&self, image: &ImageEntry) -> ImageLocation {
-        let file = image.file_name();
         match self.spec.access {
-            Access::Mount => ImageLocation::File(below(&self.spec.mount, &file)),
+            Access::Mount => ImageLocation::File(image.path_in(&self.spec.mount)),
             Access::Direct => ImageLocation::Gluster {
                 servers: commands::servers(self.cluster, self.spec).into_iter().map(str::to_owned).collect(),
                 volume: self.id.to_string(),
-                path: file,
+                path: image.file_name(),
             },
         }
     }
@@ -130,15 +120,14 @@ impl Backend for Gluster<'_> {
 
     /// A mount through FUSE is `fusefs_t`, which guests may use only with this boolean (virt_selinux(8)).
     fn booleans(&self, host: &HostId) -> &'static [&'static str] {
-        match self.uses(host) && self.spec.access == Access::Mount {
+        match self.cluster.is_hypervisor(host) && self.spec.access == Access::Mount {
             true => &["virt_use_fusefs"],
             false => &[],
         }
     }
 
     fn backing(&self, image: &ImageEntry) -> Vec<(HostId, AbsPath)> {
-        let file = image.file_name();
-        self.data_bricks().map(|brick| (brick.host.clone(), below(&brick.path, &file))).collect()
+        self.data_bricks().map(|brick| (brick.host.clone(), image.path_in(&brick.path))).collect()
     }
 
     fn probe(&self) -> Probe {
@@ -152,9 +141,4 @@ impl Backend for Gluster<'_> {
     fn read_health(&self, answer: &Answer) -> Health {
         health::read(self.id, answer)
     }
-}
-
-fn below(directory: &AbsPath, file: &str) -> AbsPath {
-    #[expect(clippy::expect_used, reason = "the names of images are [a-z0-9-] with one of two suffixes")]
-    directory.join(file).expect("names of images are valid in paths")
 }

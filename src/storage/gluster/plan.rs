@@ -13,21 +13,16 @@ pub(super) use clients::queries as client_queries;
 use super::commands;
 use super::spec::GlusterSpec;
 use crate::model::{
-    Blocked, Finding, FindingCode, HostId, Observations, Owned, Proposal, ResourceId, ResourceKind, Severity,
-    StorageId, Wave,
+    Blocked, Finding, FindingCode, HostId, Owned, Proposal, ResourceId, ResourceKind, Severity, StorageId,
+    Wave,
 };
-use crate::spec::{Cluster, Role};
+use crate::spec::Cluster;
 use crate::storage::mount_client;
+use crate::storage::planning;
 use crate::storage::spec::Access;
 
-/// One storage entry with everything that planning for it looks at.
-#[derive(Clone, Copy)]
-pub(super) struct Subject<'a> {
-    pub cluster: &'a Cluster,
-    pub id: &'a StorageId,
-    pub spec: &'a GlusterSpec,
-    pub seen: &'a Observations,
-}
+/// One storage entry of this kind with everything that planning for it looks at.
+pub(super) type Subject<'a> = planning::Subject<'a, GlusterSpec>;
 
 impl Subject<'_> {
     fn volume(&self) -> ResourceId {
@@ -39,30 +34,11 @@ impl Subject<'_> {
     }
 }
 
-/// Whether hypervisors may count on the volume once the servers' steps have run.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Service {
-    /// It is there, or the plan brings it about.
-    Coming,
-    /// Something about the servers is unknown: hypervisors get what they need of themselves only.
-    Unknown,
-    /// It is refused: nothing at all is changed for this storage.
-    Refused,
-}
-
 /// Plans for all hosts.
 pub(super) fn plan(subject: Subject<'_>) -> Proposal {
     let mut out = Proposal { findings: advice(&subject), ..Proposal::default() };
     let service = servers::plan(&subject, &mut out);
-    if service == Service::Refused {
-        // What is refused is refused as a whole: no package, no directory, no mount.
-        out.steps.clear();
-        return out;
-    }
-    for host in subject.cluster.hypervisors() {
-        clients::plan(&subject, &host.id, service, &mut out);
-    }
-    out
+    planning::hypervisors(&subject, service, out, |host, out| clients::plan(&subject, host, service, out))
 }
 
 fn advice(subject: &Subject<'_>) -> Vec<Finding> {
@@ -92,11 +68,6 @@ fn advice(subject: &Subject<'_>) -> Vec<Finding> {
     findings
 }
 
-/// The subject of a step on one host's package set.
-fn packages_of(host: &HostId) -> ResourceId {
-    ResourceId::new(ResourceKind::Package, host)
-}
-
 /// All that stor would own on `host` once everything is in place.
 pub(super) fn claims(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec, host: &HostId) -> Vec<Owned> {
     let servers = commands::server_ids(spec);
@@ -110,8 +81,7 @@ pub(super) fn claims(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec, host
         claims.push(volume::owned(id));
         claims.extend(servers[1..].iter().map(|other| servers::peer(cluster.address_of(other))));
     }
-    let uses = cluster.hosts.get(host).is_some_and(|host| host.role == Role::Hypervisor);
-    if uses && spec.access == Access::Mount {
+    if cluster.is_hypervisor(host) && spec.access == Access::Mount {
         claims.extend(mount_client::claims(id, &spec.mount));
     }
     claims

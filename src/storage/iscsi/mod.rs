@@ -15,12 +15,12 @@ pub mod wire;
 use self::spec::{IscsiProvider, IscsiSpec};
 use super::health::Health;
 use super::probe::Probe;
-use super::{Attached, Backend};
+use super::{Attached, Backend, planning};
 use crate::guard::{Opening, Protocol};
 use crate::model::{
-    AbsPath, Answer, HostId, ImageLocation, Observations, Owned, Proposal, Query, Record, StorageId, Unknown,
+    AbsPath, Answer, HostId, ImageLocation, Observations, Owned, Proposal, Query, StorageId, Unknown,
 };
-use crate::spec::{Cluster, ImageEntry, Role};
+use crate::spec::{Cluster, ImageEntry};
 
 /// One target of the cluster file.
 #[derive(Debug, Clone, Copy)]
@@ -36,10 +36,6 @@ impl<'a> Iscsi<'a> {
     pub fn new(cluster: &'a Cluster, id: &'a StorageId, spec: &'a IscsiSpec) -> Self {
         Self { cluster, id, spec }
     }
-
-    fn uses(&self, host: &HostId) -> bool {
-        self.cluster.hosts.get(host).is_some_and(|host| host.role == Role::Hypervisor)
-    }
 }
 
 impl Backend for Iscsi<'_> {
@@ -52,15 +48,10 @@ impl Backend for Iscsi<'_> {
         if self.spec.server == *host {
             queries.extend(facts::queries(self.cluster, self.id, self.spec));
         }
-        if self.uses(host) {
+        if self.cluster.is_hypervisor(host) {
             queries.extend(plan::client_queries(self.cluster, self.id, self.spec));
         }
-        if !queries.is_empty() {
-            queries.push(Record::query(&self.cluster.name));
-        }
-        let mut asked = std::collections::BTreeSet::new();
-        queries.retain(|query| asked.insert(query.clone()));
-        queries
+        planning::batch(self.cluster, queries)
     }
 
     fn plan(&self, seen: &Observations) -> Proposal {

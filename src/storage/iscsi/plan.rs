@@ -15,20 +15,15 @@ pub(super) use clients::{chap, queries as client_queries};
 use super::commands;
 use super::spec::{IscsiProvider, IscsiSpec, LunSpec};
 use crate::model::{
-    Blocked, Finding, FindingCode, HostId, Observations, Owned, OwnedKind, Proposal, Record, ResourceId,
-    ResourceKind, Severity, StorageId, Wave,
+    Blocked, Finding, FindingCode, HostId, Owned, OwnedKind, Proposal, ResourceId, ResourceKind, Severity,
+    StorageId, Wave,
 };
-use crate::spec::{Cluster, Role};
+use crate::spec::Cluster;
 use crate::storage::packages::Family;
+use crate::storage::planning;
 
-/// One storage entry with everything that planning for it looks at.
-#[derive(Clone, Copy)]
-pub(super) struct Subject<'a> {
-    pub cluster: &'a Cluster,
-    pub id: &'a StorageId,
-    pub spec: &'a IscsiSpec,
-    pub seen: &'a Observations,
-}
+/// One storage entry of this kind with everything that planning for it looks at.
+pub(super) type Subject<'a> = planning::Subject<'a, IscsiSpec>;
 
 impl Subject<'_> {
     fn target(&self) -> ResourceId {
@@ -44,41 +39,16 @@ impl Subject<'_> {
         Blocked::new(wave, self.target(), reason).on(&self.spec.server).serving(self.id).hint(hint)
     }
 
-    /// The server's record; empty when it is not known, which is then reported by whoever plans the record.
-    fn record(&self) -> Record {
-        Record::observed(self.seen, &self.cluster.name, &self.spec.server)
-            .unwrap_or_else(|_| Record::empty(&self.cluster.name))
-    }
-
     fn field(&self, name: &str) -> String {
         format!("target.{}.{name}", self.id)
     }
-}
-
-/// Whether hypervisors may count on the target once the server's steps have run.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Service {
-    /// It is there, or the plan brings it about.
-    Coming,
-    /// Something about the server is unknown: hypervisors get what they need of themselves only.
-    Unknown,
-    /// It is refused: nothing at all is changed for this storage.
-    Refused,
 }
 
 /// Plans for all hosts.
 pub(super) fn plan(subject: Subject<'_>) -> Proposal {
     let mut out = Proposal { findings: advice(&subject), ..Proposal::default() };
     let service = server::plan(&subject, &mut out);
-    if service == Service::Refused {
-        // What is refused is refused as a whole: no package, no file, no secret.
-        out.steps.clear();
-        return out;
-    }
-    for host in subject.cluster.hypervisors() {
-        clients::plan(&subject, &host.id, &mut out);
-    }
-    out
+    planning::hypervisors(&subject, service, out, |host, out| clients::plan(&subject, host, out))
 }
 
 fn advice(subject: &Subject<'_>) -> Vec<Finding> {
@@ -133,8 +103,7 @@ pub(super) fn claims(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec, host: 
             }
         }
     }
-    let uses = cluster.hosts.get(host).is_some_and(|host| host.role == Role::Hypervisor);
-    if let (true, Some(chap)) = (uses, chap(cluster, id, spec)) {
+    if let (true, Some(chap)) = (cluster.is_hypervisor(host), chap(cluster, id, spec)) {
         claims.push(chap.claim());
     }
     claims

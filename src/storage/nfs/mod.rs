@@ -16,12 +16,12 @@ pub mod wire;
 use self::spec::NfsSpec;
 use super::health::Health;
 use super::probe::Probe;
-use super::{Attached, Backend, mount_client};
+use super::{Attached, Backend, mount_client, planning};
 use crate::guard::Opening;
 use crate::model::{
-    AbsPath, Answer, HostId, ImageLocation, Observations, Owned, Proposal, Query, Record, StorageId, Unknown,
+    AbsPath, Answer, HostId, ImageLocation, Observations, Owned, Proposal, Query, StorageId, Unknown,
 };
-use crate::spec::{Cluster, ImageEntry, Role};
+use crate::spec::{Cluster, ImageEntry};
 
 /// One export of the cluster file.
 #[derive(Debug, Clone, Copy)]
@@ -37,10 +37,6 @@ impl<'a> Nfs<'a> {
     pub fn new(cluster: &'a Cluster, id: &'a StorageId, spec: &'a NfsSpec) -> Self {
         Self { cluster, id, spec }
     }
-
-    fn uses(&self, host: &HostId) -> bool {
-        self.cluster.hosts.get(host).is_some_and(|host| host.role == Role::Hypervisor)
-    }
 }
 
 impl Backend for Nfs<'_> {
@@ -53,15 +49,10 @@ impl Backend for Nfs<'_> {
         if self.spec.server == *host {
             queries.extend(facts::queries(self.cluster, self.id, self.spec));
         }
-        if self.uses(host) {
+        if self.cluster.is_hypervisor(host) {
             queries.extend(plan::client_queries(self.id, self.spec));
         }
-        if !queries.is_empty() {
-            queries.push(Record::query(&self.cluster.name));
-        }
-        let mut asked = std::collections::BTreeSet::new();
-        queries.retain(|query| asked.insert(query.clone()));
-        queries
+        planning::batch(self.cluster, queries)
     }
 
     fn plan(&self, seen: &Observations) -> Proposal {
@@ -73,13 +64,12 @@ impl Backend for Nfs<'_> {
     }
 
     fn locate(&self, image: &ImageEntry) -> ImageLocation {
-        let file = image.file_name();
         match &self.spec.mount {
-            Some(mount) => ImageLocation::File(below(&mount.path, &file)),
+            Some(mount) => ImageLocation::File(image.path_in(&mount.path)),
             None => {
-                let (uid, gid) = self.spec.squash.anonymous().map_or((0, 0), |user| (user.uid, user.gid));
+                let (uid, gid) = self.spec.squash.caller();
                 let server = self.cluster.address_of(&self.spec.server).to_owned();
-                ImageLocation::Nfs { server, path: below(&self.spec.path, &file), uid, gid }
+                ImageLocation::Nfs { server, path: image.path_in(&self.spec.path), uid, gid }
             }
         }
     }
@@ -107,15 +97,15 @@ impl Backend for Nfs<'_> {
 
     /// A mounted export is `nfs_t`, which guests may use only with this boolean (virt_selinux(8)).
     fn booleans(&self, host: &HostId) -> &'static [&'static str] {
-        if self.uses(host) && self.spec.mount.is_some() { &["virt_use_nfs"] } else { &[] }
+        if self.cluster.is_hypervisor(host) && self.spec.mount.is_some() { &["virt_use_nfs"] } else { &[] }
     }
 
     fn backing(&self, image: &ImageEntry) -> Vec<(HostId, AbsPath)> {
-        vec![(self.spec.server.clone(), below(&self.spec.path, &image.file_name()))]
+        vec![(self.spec.server.clone(), image.path_in(&self.spec.path))]
     }
 
     fn made_on(&self, image: &ImageEntry) -> Option<(HostId, AbsPath)> {
-        let path = below(&self.spec.path, &image.file_name());
+        let path = image.path_in(&self.spec.path);
         self.spec.mount.is_none().then(|| (self.spec.server.clone(), path))
     }
 
@@ -130,9 +120,4 @@ impl Backend for Nfs<'_> {
     fn read_health(&self, answer: &Answer) -> Health {
         health::read(self.cluster, self.spec, answer)
     }
-}
-
-fn below(directory: &AbsPath, file: &str) -> AbsPath {
-    #[expect(clippy::expect_used, reason = "the names of images are [a-z0-9-] with one of two suffixes")]
-    directory.join(file).expect("names of images are valid in paths")
 }

@@ -13,21 +13,16 @@ pub(super) use clients::queries as client_queries;
 use super::commands;
 use super::spec::{MountedBy, NfsSpec, Provider};
 use crate::model::{
-    Blocked, Finding, FindingCode, HostId, Observations, Owned, OwnedKind, Proposal, Record, ResourceId,
-    ResourceKind, Severity, StorageId, Wave,
+    Blocked, Finding, FindingCode, HostId, Owned, OwnedKind, Proposal, ResourceId, ResourceKind, Severity,
+    StorageId, Wave,
 };
-use crate::spec::{Cluster, Role};
-use crate::storage::mount_client::{self, Anew};
+use crate::spec::Cluster;
+use crate::storage::mount_client;
+use crate::storage::planning;
 use crate::storage::spec::StorageSpec;
 
-/// One storage entry with everything that planning for it looks at.
-#[derive(Clone, Copy)]
-pub(super) struct Subject<'a> {
-    pub cluster: &'a Cluster,
-    pub id: &'a StorageId,
-    pub spec: &'a NfsSpec,
-    pub seen: &'a Observations,
-}
+/// One storage entry of this kind with everything that planning for it looks at.
+pub(super) type Subject<'a> = planning::Subject<'a, NfsSpec>;
 
 impl Subject<'_> {
     fn export(&self) -> ResourceId {
@@ -39,41 +34,18 @@ impl Subject<'_> {
         Blocked::new(wave, self.export(), reason).on(&self.spec.server).serving(self.id).hint(hint)
     }
 
-    /// The server's record; empty when it is not known, which is then reported by whoever plans the record.
-    fn record(&self) -> Record {
-        Record::observed(self.seen, &self.cluster.name, &self.spec.server)
-            .unwrap_or_else(|_| Record::empty(&self.cluster.name))
-    }
-
     fn field(&self, name: &str) -> String {
         format!("export.{}.{name}", self.spec.path)
     }
 }
 
-/// Whether hypervisors may count on the export once the server's steps have run.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Service {
-    /// It is there, or the plan brings it about; anew when another server takes over.
-    Coming(Anew),
-    /// Something about the server is unknown: hypervisors get what they need of themselves only.
-    Unknown,
-    /// It is refused: nothing at all is changed for this storage.
-    Refused,
-}
-
 /// Plans for all hosts.
 pub(super) fn plan(subject: Subject<'_>) -> Proposal {
     let mut out = Proposal { findings: advice(&subject), ..Proposal::default() };
-    let service = server::plan(&subject, &mut out);
-    if service == Service::Refused {
-        // What is refused is refused as a whole: no package, no directory, no mount.
-        out.steps.clear();
-        return out;
-    }
-    for host in subject.cluster.hypervisors() {
-        clients::plan(&subject, &host.id, service, &mut out);
-    }
-    out
+    let (service, anew) = server::plan(&subject, &mut out);
+    planning::hypervisors(&subject, service, out, |host, out| {
+        clients::plan(&subject, host, service, anew, out)
+    })
 }
 
 fn advice(subject: &Subject<'_>) -> Vec<Finding> {
@@ -126,8 +98,7 @@ pub(super) fn claims(cluster: &Cluster, id: &StorageId, spec: &NfsSpec, host: &H
             claims.extend([ganesha_export((cluster, id, spec)), daemon(commands::ganesha::SERVICE)]);
         }
     }
-    let uses = cluster.hosts.get(host).is_some_and(|host| host.role == Role::Hypervisor);
-    if let (true, Some(mount)) = (uses, &spec.mount) {
+    if let (true, Some(mount)) = (cluster.is_hypervisor(host), &spec.mount) {
         let [unit, point, pool] = mount_client::claims(id, &mount.path);
         claims.extend([point, pool]);
         claims.extend((mount.by == MountedBy::Systemd).then_some(unit));

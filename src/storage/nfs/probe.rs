@@ -22,7 +22,7 @@ pub fn describe(cluster: &Cluster, id: &StorageId, spec: &NfsSpec) -> Probe {
             split_brain: None,
         }),
         None => {
-            let (uid, gid) = spec.squash.anonymous().map_or((0, 0), |user| (user.uid, user.gid));
+            let (uid, gid) = spec.squash.caller();
             Way::Direct(DirectDirectory {
                 before: format!("nfs://{server}{}/", spec.path),
                 after: format!("?uid={uid}&gid={gid}"),

@@ -156,6 +156,12 @@ impl Squash {
             Self::Root(anonymous) | Self::All(anonymous) => Some(anonymous),
         }
     }
+
+    /// The user (uid, gid) as whom QEMU's own client calls: the anonymous one, or root where nobody is made anonymous.
+    #[must_use]
+    pub fn caller(self) -> (u32, u32) {
+        self.anonymous().map_or((0, 0), |user| (user.uid, user.gid))
+    }
 }
 
 /// A user by number.

@@ -1,7 +1,7 @@
 //! Where the bricks of a new volume go: nothing that holds anything is ever taken.
 
 use super::Subject;
-use super::servers::{Servers, record};
+use super::servers::Servers;
 use crate::model::{
     AbsPath, Difference, Effect, HostId, Owned, OwnedKind, Proposal, ResourceId, ResourceKind, Step, Wave,
 };
@@ -31,7 +31,7 @@ enum Work {
 /// stor looks itself, because `force` makes glusterd take a directory that another volume uses.
 pub(super) fn prepare(subject: &Subject<'_>, servers: &Servers<'_>, out: &mut Proposal) {
     // It was written before the first try to create the volume.
-    let tried = record(subject, servers.first).owns(OwnedKind::GlusterVolume, subject.id.as_str());
+    let tried = subject.record(servers.first).owns(OwnedKind::GlusterVolume, subject.id.as_str());
     for brick in &subject.spec.bricks {
         let Some(facts) = servers.facts.get(&brick.host) else { continue };
         let Some(place) = facts.bricks.get(&brick.path) else { continue };

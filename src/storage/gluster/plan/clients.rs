@@ -1,12 +1,13 @@
 //! Hypervisors: packages; then, as `storage::mount_client` has it, mount and pool.
 
-use super::{Service, Subject, packages_of};
+use super::Subject;
 use crate::libvirt::{pool_xml, qemu_conf};
 use crate::model::{HostId, Proposal, Query, StorageId, Wave};
 use crate::storage::gluster::commands;
 use crate::storage::gluster::spec::GlusterSpec;
-use crate::storage::mount_client::{self, Anew, MountClient, Stop, keep};
+use crate::storage::mount_client::{self, Anew, MountClient};
 use crate::storage::packages;
+use crate::storage::planning::{self, Service};
 use crate::storage::spec::Access;
 
 /// Everything that planning for a hypervisor wants answered.
@@ -22,14 +23,7 @@ pub(in crate::storage::gluster) fn queries(id: &StorageId, spec: &GlusterSpec) -
 /// Plans for one hypervisor.
 pub(super) fn plan(subject: &Subject<'_>, host: &HostId, service: Service, out: &mut Proposal) {
     let Subject { cluster, id, spec, seen } = *subject;
-    let installed = match packages::missing(seen, host, commands::client_needs(spec.access)) {
-        Ok((family, missing)) => {
-            out.steps.extend(packages::step(Wave::ClientPrerequisites, host, id, family, &missing));
-            Ok(())
-        }
-        Err(error) => Err(Stop::from(error)),
-    };
-    if !keep(installed, (Wave::ClientPrerequisites, packages_of(host)), (id, host), out) {
+    if !planning::install(subject, host, commands::client_needs(spec.access), out) {
         return;
     }
     if spec.access == Access::Direct || service != Service::Coming {
@@ -53,9 +47,9 @@ pub(super) fn plan(subject: &Subject<'_>, host: &HostId, service: Service, out: 
         anew: Anew::No,
     };
     let mount = client.mount(&mut out.steps);
-    if !keep(mount, (Wave::Mount, client.mount_id()), (id, host), out) {
+    if !planning::keep(mount, (Wave::Mount, client.mount_id()), (id, host), out) {
         return;
     }
     let pool = client.pool(&mut out.steps);
-    keep(pool, (Wave::Pool, client.pool_id()), (id, host), out);
+    planning::keep(pool, (Wave::Pool, client.pool_id()), (id, host), out);
 }

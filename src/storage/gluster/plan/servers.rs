@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{Service, Subject, bricks, volume};
+use super::{Subject, bricks, volume};
 use crate::model::{
-    Blocked, Difference, Effect, Finding, FindingCode, HostId, Owned, OwnedKind, Proposal, Record,
-    ResourceId, ResourceKind, Severity, Step, Wave,
+    Blocked, Difference, Effect, Finding, FindingCode, HostId, Owned, OwnedKind, Proposal, ResourceId,
+    ResourceKind, Severity, Step, Wave,
 };
 use crate::storage::facts::FactsError;
 use crate::storage::gluster::commands;
 use crate::storage::gluster::facts::{self, Peer, Said, ServerFacts, Volume};
 use crate::storage::packages;
+use crate::storage::planning::Service;
 
 /// The servers, as far as they are known.
 pub(super) struct Servers<'a> {
@@ -85,17 +86,13 @@ pub(super) fn plan(subject: &Subject<'_>, out: &mut Proposal) -> Service {
             join(subject, &servers, out);
             meet(subject, &servers, out);
             bricks::prepare(subject, &servers, out);
-            if out.blocked.len() > refusals {
-                return refusal(&out.blocked[refusals..]);
+            let service = Service::after(&out.blocked[refusals..]);
+            if service == Service::Coming {
+                volume::create(subject, &servers, out);
             }
-            volume::create(subject, &servers, out);
-            Service::Coming
+            service
         }
     }
-}
-
-fn refusal(blocked: &[Blocked]) -> Service {
-    if blocked.iter().all(|blocked| blocked.unknown) { Service::Unknown } else { Service::Refused }
 }
 
 /// Names every server that is not known. Where the volume runs, nothing else has to wait for it.
@@ -254,10 +251,4 @@ fn disconnected(subject: &Subject<'_>, servers: &Servers<'_>, out: &mut Proposal
                 .remedy("start glusterd on it, and open TCP port 24007 between the servers"),
         );
     }
-}
-
-/// The record of one host; empty when it is not known, which is then reported by whoever plans the record.
-pub(super) fn record(subject: &Subject<'_>, host: &HostId) -> Record {
-    Record::observed(subject.seen, &subject.cluster.name, host)
-        .unwrap_or_else(|_| Record::empty(&subject.cluster.name))
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use super::Subject;
 use super::servers::Servers;
-use super::{Service, Subject};
 use crate::model::{Difference, Effect, Owned, OwnedKind, Proposal, Record, Risk, Step, StorageId, Wave};
 use crate::storage::gluster::commands;
 use crate::storage::gluster::facts::{Volume, VolumeStatus};
 use crate::storage::gluster::spec::Arbiter;
 use crate::storage::mount_client;
+use crate::storage::planning::Service;
 
 /// Options that decide how files are laid out: changed under files that exist, they make them unreadable.
 const LAYOUT: [&str; 2] = ["features.shard", "features.shard-block-size"];

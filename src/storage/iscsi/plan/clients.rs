@@ -4,13 +4,13 @@
 //! thing to be active before a guest can start.
 
 use super::Subject;
-use crate::model::{HostId, Proposal, Query, ResourceId, ResourceKind, StorageId, Wave};
+use crate::model::{HostId, Proposal, Query, StorageId, Wave};
 use crate::spec::Cluster;
 use crate::storage::chap_secret::ChapSecret;
 use crate::storage::iscsi::commands;
 use crate::storage::iscsi::spec::IscsiSpec;
-use crate::storage::mount_client::{self, Stop};
 use crate::storage::packages::{self, Need};
+use crate::storage::planning;
 
 const NEEDS: &[Need] = &[commands::DIRECT];
 
@@ -32,20 +32,12 @@ pub(in crate::storage::iscsi) fn queries(cluster: &Cluster, id: &StorageId, spec
 
 /// Plans for one hypervisor.
 pub(super) fn plan(subject: &Subject<'_>, host: &HostId, out: &mut Proposal) {
-    let Subject { cluster, id, spec, seen } = *subject;
-    let installed = match packages::missing(seen, host, NEEDS) {
-        Ok((family, missing)) => {
-            out.steps.extend(packages::step(Wave::ClientPrerequisites, host, id, family, &missing));
-            Ok(())
-        }
-        Err(error) => Err(Stop::from(error)),
-    };
-    let what = ResourceId::new(ResourceKind::Package, host);
-    if !mount_client::keep(installed, (Wave::ClientPrerequisites, what), (id, host), out) {
+    if !planning::install(subject, host, NEEDS, out) {
         return;
     }
+    let Subject { cluster, id, spec, seen } = *subject;
     if let Some(chap) = chap(cluster, id, spec) {
         let planned = chap.plan(host, seen).map(|step| out.steps.extend(step));
-        mount_client::keep(planned, (Wave::ClientPrerequisites, chap.subject()), (id, host), out);
+        planning::keep(planned, (Wave::ClientPrerequisites, chap.subject()), (id, host), out);
     }
 }

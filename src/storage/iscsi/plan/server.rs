@@ -1,12 +1,13 @@
 //! What stands in the way of a target on its server, and who plans the rest.
 
-use super::{Service, Subject, backing, lio, tgt};
+use super::{Subject, backing, lio, tgt};
 use crate::model::{Blocked, Effect, OwnedKind, Proposal, Record, ResourceId, Step, Wave};
 use crate::storage::facts::FactsError;
 use crate::storage::iscsi::commands;
 use crate::storage::iscsi::facts::{self, ServerFacts, Target};
 use crate::storage::iscsi::spec::{IscsiProvider, PORT};
 use crate::storage::packages;
+use crate::storage::planning::Service;
 
 /// The server, as far as it is known, while planning for it.
 pub(super) struct Server<'a> {
@@ -47,7 +48,7 @@ pub(super) fn plan(subject: &Subject<'_>, out: &mut Proposal) -> Service {
             return Service::Unknown;
         }
     };
-    let server = Server { subject, facts, record: subject.record() };
+    let server = Server { subject, facts, record: subject.record(&subject.spec.server) };
     let before = out.blocked.len();
     match subject.spec.provider {
         IscsiProvider::Lio => lio::obstacles(&server, out),
@@ -61,11 +62,7 @@ pub(super) fn plan(subject: &Subject<'_>, out: &mut Proposal) -> Service {
     if let Err(error) = planned {
         out.blocked.push(unreadable(subject, &error));
     }
-    match &out.blocked[before..] {
-        [] => Service::Coming,
-        blocked if blocked.iter().all(|blocked| blocked.unknown) => Service::Unknown,
-        _ => Service::Refused,
-    }
+    Service::after(&out.blocked[before..])
 }
 
 fn unreadable(subject: &Subject<'_>, error: &FactsError) -> Blocked {

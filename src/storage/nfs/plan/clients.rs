@@ -1,14 +1,15 @@
 //! Hypervisors: packages; then, as `storage::mount_client` has it, mount and pool.
 
+use super::Subject;
 use super::server::owner_queries;
-use super::{Service, Subject};
 use crate::libvirt::pool_xml;
-use crate::model::{HostId, Proposal, Query, ResourceId, ResourceKind, StorageId, Wave};
+use crate::model::{HostId, Proposal, Query, StorageId, Wave};
 use crate::spec::Cluster;
-use crate::storage::mount_client::{self, Anew, MountClient, Stop};
+use crate::storage::mount_client::{self, Anew, MountClient};
 use crate::storage::nfs::commands;
 use crate::storage::nfs::spec::{MountSpec, MountedBy, NfsSpec};
 use crate::storage::packages::{self, Need};
+use crate::storage::planning::{self, Service};
 
 fn needs(spec: &NfsSpec) -> &'static [Need] {
     if spec.mount.is_some() { &[commands::MOUNTING] } else { &[commands::DIRECT] }
@@ -25,20 +26,11 @@ pub(in crate::storage::nfs) fn queries(id: &StorageId, spec: &NfsSpec) -> Vec<Qu
 }
 
 /// Plans for one hypervisor.
-pub(super) fn plan(subject: &Subject<'_>, host: &HostId, service: Service, out: &mut Proposal) {
-    let Subject { id, spec, seen, .. } = *subject;
-    let installed = match packages::missing(seen, host, needs(spec)) {
-        Ok((family, missing)) => {
-            out.steps.extend(packages::step(Wave::ClientPrerequisites, host, id, family, &missing));
-            Ok(())
-        }
-        Err(error) => Err(Stop::from(error)),
-    };
-    let what = ResourceId::new(ResourceKind::Package, host);
-    if !mount_client::keep(installed, (Wave::ClientPrerequisites, what), (id, host), out) {
+pub(super) fn plan(subject: &Subject<'_>, host: &HostId, service: Service, anew: Anew, out: &mut Proposal) {
+    if !planning::install(subject, host, needs(subject.spec), out) {
         return;
     }
-    if let (Some(mount), Service::Coming(anew)) = (&spec.mount, service) {
+    if let (Some(mount), Service::Coming) = (&subject.spec.mount, service) {
         mount_and_pool(subject, host, mount, anew, out);
     }
 }
@@ -70,11 +62,11 @@ fn mount_and_pool(subject: &Subject<'_>, host: &HostId, mount: &MountSpec, anew:
         MountedBy::Systemd => client.mount(&mut out.steps),
         MountedBy::Libvirt => client.leave_to_pool(&mut out.steps),
     };
-    if !mount_client::keep(mounted, (Wave::Mount, client.mount_id()), (id, host), out) {
+    if !planning::keep(mounted, (Wave::Mount, client.mount_id()), (id, host), out) {
         return;
     }
     let pool = client.pool(&mut out.steps);
-    mount_client::keep(pool, (Wave::Pool, client.pool_id()), (id, host), out);
+    planning::keep(pool, (Wave::Pool, client.pool_id()), (id, host), out);
 }
 
 fn netfs(cluster: &Cluster, id: &StorageId, spec: &NfsSpec, mount: &MountSpec) -> String {

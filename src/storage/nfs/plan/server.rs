@@ -1,6 +1,6 @@
 //! What both servers have in common: which of them it is, the directory, and what stands in the way.
 
-use super::{Service, Subject, directory, ganesha, kernel, siblings};
+use super::{Subject, directory, ganesha, kernel, siblings};
 use crate::libvirt::qemu_conf;
 use crate::model::{
     AbsPath, Blocked, Command, Difference, Effect, OwnedKind, Proposal, Record, ResourceId, ResourceKind,
@@ -12,6 +12,7 @@ use crate::storage::nfs::commands;
 use crate::storage::nfs::facts::{self, ServerFacts};
 use crate::storage::nfs::spec::Provider;
 use crate::storage::packages::{self, Need};
+use crate::storage::planning::Service;
 
 /// The server, as far as it is known, while planning for it.
 pub(super) struct Server<'a> {
@@ -37,16 +38,16 @@ impl Server<'_> {
     }
 }
 
-/// Plans for the server, and tells whether hypervisors may count on the export.
-pub(super) fn plan(subject: &Subject<'_>, out: &mut Proposal) -> Service {
+/// Plans for the server, and tells whether hypervisors may count on the export, and whether another server takes it over.
+pub(super) fn plan(subject: &Subject<'_>, out: &mut Proposal) -> (Service, Anew) {
     let facts = match facts::server(subject.seen, subject.cluster, subject.id, subject.spec) {
         Ok(facts) => facts,
         Err(error) => {
             out.blocked.push(unreadable(subject, &error));
-            return Service::Unknown;
+            return (Service::Unknown, Anew::No);
         }
     };
-    let server = Server { subject, facts, record: subject.record() };
+    let server = Server { subject, facts, record: subject.record(&subject.spec.server) };
     let before = out.blocked.len();
     let provider = provider(&server, out);
     obstacles(&server, provider, out);
@@ -60,11 +61,7 @@ pub(super) fn plan(subject: &Subject<'_>, out: &mut Proposal) -> Service {
     if let Err(error) = planned {
         out.blocked.push(unreadable(subject, &error));
     }
-    match &out.blocked[before..] {
-        [] => Service::Coming(takes_over(&server, provider)),
-        blocked if blocked.iter().all(|blocked| blocked.unknown) => Service::Unknown,
-        _ => Service::Refused,
-    }
+    (Service::after(&out.blocked[before..]), takes_over(&server, provider))
 }
 
 fn unreadable(subject: &Subject<'_>, error: &FactsError) -> Blocked {
