@@ -1,10 +1,12 @@
 //! What the cluster file says about one iSCSI target: the YAML shape and its own rules.
 //!
-//! Imports only `model`, the building blocks of `spec` and the shared part of the storage entries. Single words are in
-//! `words`.
+//! Imports only `model`, the building blocks of `spec` and the shared part of the storage entries. A LUN is in
+//! `lun`, single words are in `words`.
 
+mod lun;
 mod words;
 
+pub use lun::{Allocation, LunSpec, RawLun};
 pub use words::{ChapUser, Iqn, PORT, Portal};
 
 use std::collections::BTreeMap;
@@ -13,18 +15,14 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::model::{AbsPath, ByteSize, HostId, ImageFormat, ImageId, SecretRef, StorageId};
+use crate::model::{ByteSize, HostId, ImageFormat, ImageId, SecretRef, StorageId};
 use crate::spec::input::{At, Place, Text};
 use crate::spec::problem::Problem;
 use crate::spec::scalar::Address;
 use crate::spec::secret::RawSecret;
-use crate::spec::{Declared, number, some_of};
+use crate::spec::{Declared, some_of};
 use crate::storage::spec::{Refusal, RefusedKey};
 
-/// The smallest LUN, in bytes: what `verify` reads of its ends.
-const SMALLEST: u64 = 1 << 20;
-/// A LUN's size is a multiple of this, in bytes: one sector.
-const SECTOR: u64 = 512;
 /// The highest number of a LUN: what every initiator and target writes as one byte (SAM-5, peripheral device addressing).
 const LAST_NUMBER: u8 = 255;
 /// The most LUNs of one target; the number 0 is tgt's controller.
@@ -85,21 +83,6 @@ impl IscsiSpec {
     }
 }
 
-/// One LUN: the image of the same name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LunSpec {
-    /// The image.
-    pub name: ImageId,
-    /// Its number behind the target.
-    pub number: u8,
-    /// Its size.
-    pub size: ByteSize,
-    /// The file on the server that holds its data, which stor makes when it is missing.
-    pub backing: AbsPath,
-    /// Whether the file's blocks are taken at once.
-    pub allocation: Allocation,
-}
-
 /// How initiators prove who they are (RFC 1994; RFC 7143 section 12.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChapSpec {
@@ -107,17 +90,6 @@ pub struct ChapSpec {
     pub user: ChapUser,
     /// Where the secret is.
     pub secret: SecretRef,
-}
-
-/// When the blocks of a backing file are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(inline)]
-pub enum Allocation {
-    /// When they are written.
-    Sparse,
-    /// When the file is made.
-    Full,
 }
 
 /// How hypervisors reach a target.
@@ -172,25 +144,6 @@ pub struct RawIscsi {
     /// Further addresses that may use the target besides the hypervisors, e.g. that of the machine that runs stor.
     #[schemars(extend("default" = []))]
     pub allow: Option<Vec<Text<Address>>>,
-}
-
-/// One LUN.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "Lun")]
-pub struct RawLun {
-    /// Its name: that of the image that it is.
-    pub name: Text<ImageId>,
-    /// Its size, with a unit. It may grow later; it never shrinks.
-    pub size: Text<ByteSize>,
-    /// The file on the server that holds its data. stor makes it when it is missing, and never overwrites one.
-    pub backing: Text<AbsPath>,
-    /// When the blocks of a backing file are taken: `sparse`, as they are written, or `full`, at once.
-    #[schemars(extend("default" = "sparse"))]
-    pub allocation: Option<At<Allocation>>,
-    /// Its number behind the target. Write it when you reorder the LUNs: guests know their LUN by it.
-    #[schemars(range(min = 1, max = 255), extend("x-default" = "its place in the list, from 1"))]
-    pub number: Option<At<u8>>,
 }
 
 /// How initiators prove who they are.
@@ -317,51 +270,6 @@ impl RawIscsi {
             clash(id, ("portal", portal), word.place, &mut seen, declared);
         }
         portals.into_iter().collect()
-    }
-}
-
-impl RawLun {
-    fn resolve(
-        &self,
-        id: &StorageId,
-        (server, position): (Option<&HostId>, u8),
-        declared: &mut Declared<'_>,
-    ) -> Option<LunSpec> {
-        let name = self.name.parse(format_args!("storage {id}: LUN name"), declared.problems);
-        let called = name.as_ref().map_or_else(|| format!("{position}"), ToString::to_string);
-        let subject = format!("storage {id}: LUN {called}");
-        let size = self.resolve_size(&subject, declared);
-        let backing = self.resolve_backing(&subject, server, declared);
-        let range = 1..=LAST_NUMBER;
-        let number =
-            number(self.number, position, range, format_args!("{subject}: number"), declared.problems);
-        let allocation = self.allocation.map_or(Allocation::Sparse, |at| at.value);
-        Some(LunSpec { name: name?, number, size: size?, backing: backing?, allocation })
-    }
-
-    fn resolve_size(&self, subject: &str, declared: &mut Declared<'_>) -> Option<ByteSize> {
-        let size = self.size.parse(format_args!("{subject}: size"), declared.problems)?;
-        if size.bytes() < SMALLEST || size.bytes() % SECTOR != 0 {
-            let message = format!("{subject}: size {size} is no size of a LUN");
-            let hint = "write at least 1MiB, in whole sectors of 512 bytes";
-            problem(declared, self.size.place, message, hint);
-            return None;
-        }
-        Some(size)
-    }
-
-    fn resolve_backing(
-        &self,
-        subject: &str,
-        server: Option<&HostId>,
-        declared: &mut Declared<'_>,
-    ) -> Option<AbsPath> {
-        let path = self.backing.parse(format_args!("{subject}: backing"), declared.problems)?;
-        if let Some(server) = server {
-            let (place, owner) = (self.backing.place, subject.to_owned());
-            declared.space.serve((server, &path), place, owner, "backing file", declared.problems);
-        }
-        Some(path)
     }
 }
 
