@@ -252,7 +252,7 @@ fn what_others_made_is_refused() {
         let other = Target { luns: BTreeMap::from([(1, lun)]), ..Target::default() };
         daemon.targets.insert("iqn.2020-01.org.else:x".to_owned(), other);
     });
-    refused(&world, &cluster, "already behind LUN 1 of target iqn.2020-01.org.else:x");
+    refused(&world, &cluster, "already behind a LUN of target iqn.2020-01.org.else:x");
 
     daemon(&world, |daemon| daemon.targets.clear());
     let foreign = path("/etc/tgt/conf.d/other.conf");
@@ -290,7 +290,7 @@ fn a_backing_file_removed_under_a_running_target_is_never_made_anew() {
     let cluster = file(LUN, "");
     let world = applied(&cluster);
     world.hosts[&host("store1")].files(|files| _ = files.remove(&path("/data/luns/web1.img")));
-    refused(&world, &cluster, "/data/luns/web1.img was removed while tgt offers it");
+    refused(&world, &cluster, "/data/luns/web1.img was removed while it is offered");
 }
 
 #[test]

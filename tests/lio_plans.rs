@@ -170,14 +170,16 @@ fn another_secret_is_given_while_guests_run() {
 }
 
 #[test]
-fn a_lun_grows_while_nobody_uses_the_target_and_waits_otherwise() {
+fn a_lun_grows_while_somebody_uses_the_target_and_never_shrinks() {
     let world = applied(&file(LUN, ""));
     let grown = file(&LUN.replace("1GiB", "2GiB"), "");
     insta::assert_snapshot!("lio_a_lun_grows", show(&plan_for(&world, &grown)));
     log_in(&world, "iqn.2026-01.lab.stor:stor-homelab.guest.web1");
-    insta::assert_snapshot!("lio_a_lun_in_use_waits", show(&plan_for(&world, &grown)));
-    kernel(&world, |kernel| kernel.sessions.clear());
     run(&world, &grown);
+    kernel(&world, |kernel| {
+        assert_eq!(kernel.objects["stor-homelab.san.web1"]["size"], json!(2_u64 << 30));
+    });
+    refused(&world, &file(LUN, ""), "has 2GiB, the file says 1GiB: a LUN never shrinks");
 }
 
 #[test]

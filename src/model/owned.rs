@@ -38,6 +38,11 @@ pub enum OwnedKind {
     IscsiTarget,
     /// A file behind a LUN: never removed unless told by name. `name` is its path.
     BackingFile,
+    /// A block device behind a LUN, which the user gave; `name` is its path, the detail `device` by what it is known after a boot. It is only
+    /// ever forgotten, never written to.
+    BackingDevice,
+    /// A logical volume behind a LUN: never removed unless told by name. `name` is `GROUP/NAME`.
+    LogicalVolume,
     /// A target that stor made with the kernel's LIO; `name` is its name, the detail `objects` what is behind its LUNs, `stamp`
     /// the file with the stamp of its secret.
     LioTarget,

@@ -77,7 +77,8 @@ pub(super) fn plan(scene: &Scene<'_>, claims: &BTreeMap<HostId, Vec<Owned>>, dat
 
 /// Tells whether an entry stands for the user's data.
 pub(super) fn is_data(entry: &Owned) -> bool {
-    matches!(entry.kind, OwnedKind::Image | OwnedKind::DataDirectory | OwnedKind::BackingFile)
+    use OwnedKind::{BackingFile, DataDirectory, Image, LogicalVolume};
+    matches!(entry.kind, Image | DataDirectory | BackingFile | LogicalVolume)
 }
 
 /// One removal in the making.
@@ -150,6 +151,9 @@ fn steps(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> Res
             run(ResourceKind::Target, Wave::ReleaseExport, title, commands)
         }
         OwnedKind::BackingFile => backing_file(&removal(ResourceKind::Lun), data)?,
+        // Without its LUN a device is the user's again, with all that is on it.
+        OwnedKind::BackingDevice => Vec::new(),
+        OwnedKind::LogicalVolume => logical_volume(&removal(ResourceKind::Lun), data),
         OwnedKind::GlusterPeer => {
             let title = format!("detach peer {name}");
             run(ResourceKind::Peer, Wave::ReleaseService, title, gluster::commands::detach(name))
@@ -297,6 +301,16 @@ fn backing_file(removal: &Removal<'_>, data: Data<'_>) -> Result<Vec<Step>, Box<
     let title = format!("delete {path}, the data of a LUN");
     let effect = Effect::RemoveFiles(vec![path]);
     Ok(vec![removal.step(Wave::ReleaseHost, title, effect).risking(Risk::DataLoss)])
+}
+
+fn logical_volume(removal: &Removal<'_>, data: Data<'_>) -> Vec<Step> {
+    let name = &removal.entry.name;
+    let (true, Some((group, volume))) = (is_named(removal, data), name.split_once('/')) else {
+        return Vec::new();
+    };
+    let title = format!("remove logical volume {name}, the data of a LUN");
+    let effect = Effect::Run(vec![iscsi::commands::backing::remove_volume(group, volume)]);
+    vec![removal.step(Wave::ReleaseHost, title, effect).risking(Risk::DataLoss)]
 }
 
 /// Deadline for deleting a brick's files.

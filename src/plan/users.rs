@@ -36,6 +36,11 @@ fn comes_back(scene: &Scene<'_>, entry: &Owned) -> bool {
         (OwnedKind::KernelExport | OwnedKind::GaneshaExport, Some(StorageSpec::Nfs(spec))) => {
             path == Some(spec.path.as_str())
         }
+        // Another program offers the same LUNs under the same name.
+        (OwnedKind::IscsiTarget, Some(StorageSpec::Iscsi(spec))) => {
+            entry.detail.get("iqn").map(String::as_str) == Some(spec.iqn.as_str())
+        }
+        (OwnedKind::LioTarget, Some(StorageSpec::Iscsi(spec))) => entry.name == spec.iqn.as_str(),
         (OwnedKind::Unit, Some(spec)) => path.is_some() && path == spec.mounted_at().map(AbsPath::as_str),
         _ => false,
     }

@@ -79,9 +79,24 @@ impl Space {
         if !allowed(path, &claim, problems) {
             return;
         }
+        self.claim((host, path), claim, "directory", problems);
+    }
+
+    /// Claims a block device of a host for a LUN, which is `owner`.
+    pub fn device(&mut self, on: (&HostId, &AbsPath), place: Place, owner: String, problems: &mut Problems) {
+        self.claim(on, Claim { place, owner, what: "device" }, "device", problems);
+    }
+
+    fn claim(
+        &mut self,
+        (host, path): (&HostId, &AbsPath),
+        claim: Claim,
+        kind: &str,
+        problems: &mut Problems,
+    ) {
         let key = format!("{host}:{path}");
         match self.served.get(&key) {
-            Some((_, first)) => twice(&format!("host {host}: {path}"), first, &claim, "directory", problems),
+            Some((_, first)) => twice(&format!("host {host}: {path}"), first, &claim, kind, problems),
             None => drop(self.served.insert(key, (host.clone(), claim))),
         }
     }

@@ -15,10 +15,13 @@ while [ $# -ge 4 ]; do
     done
     [ -n "$serial" ] || { echo "error the target has no LUN $number: No such file or directory"; continue; }
     echo "serial $serial"
-    size=$(stat --format=%s -- "$path") || { echo "error $path: No such file or directory"; continue; }
+    [ -e "$path" ] || { echo "error $path: No such file or directory"; continue; }
+    # The kernel's target writes to a device past the cache, which may hold older blocks.
+    if [ -b "$path" ]; then size=$(blockdev --getsize64 "$path") past=direct; else size=$(stat -L --format=%s -- "$path") past=; fi
     echo "size $size"
     [ "$size" -ge "$end" ] || end=$size
-    first=$(head -c "$end" -- "$path" | sha256sum | cut -d ' ' -f 1)
-    last=$(tail -c "$end" -- "$path" | sha256sum | cut -d ' ' -f 1)
+    part() { dd if="$path" bs="$end" count=1 skip="$1" iflag="skip_bytes,fullblock${past:+,$past}" status=none | sha256sum | cut -d ' ' -f 1; }
+    first=$(part 0)
+    last=$(part $((size - end)))
     echo "digest $first $last"
 done

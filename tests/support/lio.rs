@@ -116,14 +116,16 @@ fn offer(kernel: &mut Kernel, wanted: &Value, secret: Option<String>, files: &Fi
     }
     let luns = wanted["luns"].as_array().unwrap();
     for lun in luns {
-        let file = path(lun["path"].as_str().unwrap());
-        if files.text(&file).is_none_or(|text| size(text.as_bytes()) != lun["size"].as_u64().unwrap()) {
-            return failure(1, format!("{file} is no file of this size\n"));
-        }
-        let object = json!({
-            "name": lun["object"], "plugin": "fileio", "dev": lun["path"], "size": lun["size"], "wwn": lun["serial"],
-            "write_back": false,
+        let (file, plugin) = (path(lun["path"].as_str().unwrap()), lun["plugin"].as_str().unwrap());
+        let mut object = json!({
+            "name": lun["object"], "plugin": plugin, "dev": lun["path"], "wwn": lun["serial"], "write_back": false,
         });
+        if plugin == "fileio" {
+            if files.text(&file).is_none_or(|text| size(text.as_bytes()) != lun["size"].as_u64().unwrap()) {
+                return failure(1, format!("{file} is no file of this size\n"));
+            }
+            object["size"] = lun["size"].clone();
+        }
         kernel.objects.insert(lun["object"].as_str().unwrap().to_owned(), object);
     }
     for gone in wanted["removed"].as_array().unwrap() {
@@ -158,7 +160,7 @@ fn offer(kernel: &mut Kernel, wanted: &Value, secret: Option<String>, files: &Fi
             "cache_dynamic_acls": 0, "demo_mode_discovery": 0 },
         "luns": luns.iter().map(|lun| json!({
             "index": lun["number"],
-            "storage_object": format!("/backstores/fileio/{}", lun["object"].as_str().unwrap()),
+            "storage_object": format!("/backstores/{}/{}", lun["plugin"].as_str().unwrap(), lun["object"].as_str().unwrap()),
         })).collect::<Vec<_>>(),
         "node_acls": acls,
         "portals": portals.map(|portal| json!({ "ip_address": portal["address"], "port": portal["port"] })).collect::<Vec<_>>(),

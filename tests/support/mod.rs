@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
 
+pub mod block;
 pub mod breaking;
 pub mod debian;
 pub mod gluster;
@@ -25,6 +26,8 @@ use stor::host::{Fleet, Host};
 use stor::libvirt::fake::FakeConnector;
 use stor::model::{AbsPath, HostId, Observations, Query};
 use stor::spec::{Cluster, Role};
+use stor::storage::iscsi::spec::IscsiProvider;
+use stor::storage::spec::StorageSpec;
 
 use breaking::{Breaker, Breaking};
 use debian::Debian;
@@ -62,7 +65,10 @@ impl World {
         let libvirt = FakeConnector::new(&cluster.hosts);
         let pool = Arc::new(Mutex::new(Pool::new(cluster)));
         let nfs = Arc::new(Mutex::new(nfs::Servers::new(cluster)));
-        let tgt = Arc::new(Mutex::new(tgt::Servers::default()));
+        // Where the file names the kernel's target, the kernels have one.
+        let of_kernel = |spec: &StorageSpec| matches!(spec, StorageSpec::Iscsi(spec) if spec.provider == IscsiProvider::Lio);
+        let kernels_have_lio = cluster.storage.values().any(of_kernel);
+        let tgt = Arc::new(Mutex::new(tgt::Servers { kernels_have_lio, ..tgt::Servers::default() }));
         let breaker = Breaker::default();
         let mut world = Self {
             hosts: BTreeMap::new(),

@@ -6,7 +6,7 @@ use stor::host::fake::{Files, answer, failure};
 use stor::model::{AbsPath, Answer, Command, HostId, Stdin};
 
 use super::tools::size;
-use super::{lio, path};
+use super::{block, lio, path};
 
 /// All daemons of a fleet.
 #[derive(Debug, Default)]
@@ -14,6 +14,12 @@ pub struct Servers {
     /// Targets of hosts' kernels.
     pub kernels: BTreeMap<HostId, lio::Kernel>,
     pub daemons: BTreeMap<HostId, Daemon>,
+    /// Whether the hosts' kernels have a target of their own.
+    pub kernels_have_lio: bool,
+    /// Block devices, by each of their paths.
+    pub devices: BTreeMap<(HostId, String), block::Device>,
+    /// LVM, where it is installed.
+    pub lvm: BTreeMap<HostId, block::Lvm>,
 }
 
 /// One daemon that runs.
@@ -69,7 +75,19 @@ impl Servers {
             ),
             ("sh", ["-c", _, "stor-tgt-conf", file]) => conf(files, &path(file)),
             ("sh", ["-c", text]) if text.starts_with("find /etc/tgt") => configured(files),
-            ("sh", ["-c", _, "stor-backing", file, partial]) => backing(files, &path(file), &path(partial)),
+            ("sh", ["-c", _, "stor-place", file, partial]) => {
+                match self.devices.get(&(host.clone(), (*file).to_owned())) {
+                    Some(device) => answer(0, device.show()),
+                    None => backing(files, &path(file), &path(partial)),
+                }
+            }
+            ("sh", ["-c", _, "stor-behind"]) => self.behind(host, files),
+            ("sh", ["-c", text]) if text.contains("iscsi_target_mod") => {
+                answer(i32::from(!self.kernels_have_lio), "")
+            }
+            ("sh", ["-c", _, "stor-check-device", device, identity]) => self.check(host, device, identity),
+            ("vgs" | "lvs" | "lvmconfig" | "lvcreate" | "lvextend" | "lvchange", _)
+            | ("sh", ["-c", _, "stor-remove-volume", ..]) => self.lvm(host, command.program, &args),
             ("truncate", [wanted, "--", file]) => {
                 let wanted: u64 = wanted.strip_prefix("--size=>").unwrap().parse().unwrap();
                 grow(files, &path(file), wanted)
@@ -113,6 +131,25 @@ impl Servers {
         })
     }
 
+    fn behind(&self, host: &HostId, files: &Files) -> Answer {
+        let identity = |at: &str| match self.devices.get(&(host.clone(), at.to_owned())) {
+            Some(device) => format!("b:{}", device.number),
+            None if files.exists(&path(at)) => inode(at),
+            None => "-".to_owned(),
+        };
+        let kernel = self.kernels.get(host).into_iter().flat_map(|kernel| kernel.objects.values());
+        let objects = kernel.filter_map(|object| Some((object["name"].as_str()?, object["dev"].as_str()?)));
+        let mut out: String =
+            objects.map(|(name, at)| format!("lio {name} {} {at}\n", identity(at))).collect();
+        let targets = self.daemons.get(host).into_iter().flat_map(|daemon| &daemon.targets);
+        for (name, target) in targets {
+            for (at, ..) in target.luns.values() {
+                out.push_str(&format!("tgt {name} {} {at}\n", identity(at)));
+            }
+        }
+        answer(0, out)
+    }
+
     /// Starts the daemon: it reads its configuration.
     pub fn start(&mut self, host: &HostId, files: &Files) {
         self.daemons.insert(host.clone(), Daemon::default());
@@ -131,7 +168,13 @@ impl Servers {
             // An account that exists is left alone.
             daemon.accounts.entry(user.clone()).or_insert_with(|| secret.clone());
         }
-        daemon.targets.insert(iqn.to_owned(), target.clone());
+        let mut target = target.clone();
+        for (at, _, _, opened) in target.luns.values_mut() {
+            if let Some(device) = self.devices.get(&(host.clone(), at.clone())) {
+                *opened = device.size;
+            }
+        }
+        daemon.targets.insert(iqn.to_owned(), target);
     }
 
     fn target(
@@ -225,8 +268,9 @@ fn targets(files: &Files) -> BTreeMap<String, (Target, BTreeMap<String, String>)
                 ["scsi_id", id] => (*id).clone_into(&mut lun.2),
                 ["scsi_sn", serial] => (*serial).clone_into(&mut lun.3),
                 ["</backing-store>"] => {
-                    if let Some(file) = files.get(&path(&lun.1)) {
-                        let opened = size(&file.content);
+                    // Devices have no content here; their size is filled in when they are opened.
+                    let opened = files.get(&path(&lun.1)).map(|file| size(&file.content));
+                    if let Some(opened) = opened.or(lun.1.starts_with("/dev/").then_some(0)) {
                         target.luns.insert(lun.0, (lun.1.clone(), lun.2.clone(), lun.3.clone(), opened));
                     }
                 }
@@ -267,16 +311,21 @@ fn configured(files: &Files) -> Answer {
 }
 
 fn backing(files: &Files, file: &AbsPath, partial: &AbsPath) -> Answer {
+    let left = if files.exists(partial) { "unfinished\n" } else { "" };
     if files.is_directory(file) {
-        return answer(0, "4096 directory\n");
+        return answer(0, "file 4096 f:1:1 directory\n");
     }
     match files.get(file) {
-        None => answer(0, "absent\n"),
+        None => answer(0, format!("absent\n{left}")),
         Some(found) => {
-            let left = if files.exists(partial) { "unfinished\n" } else { "" };
-            answer(0, format!("{} regular file\n{left}", size(&found.content)))
+            answer(0, format!("file {} {} regular file\n{left}", size(&found.content), inode(file.as_str())))
         }
     }
+}
+
+/// Which file a path means; `/link` leads to `/data`.
+fn inode(path: &str) -> String {
+    format!("f:1:{}", path.replacen("/link/", "/data/", 1))
 }
 
 fn grow(files: &mut Files, file: &AbsPath, wanted: u64) -> Answer {

@@ -1,19 +1,19 @@
-//! What every target says, whichever server offers it: clients, names, backing files, packages. Pure.
+//! What every target says, whichever server offers it: clients, names, packages. Pure.
 //!
-//! Imports `model`, `spec`, and the shared builders of `storage`. What tgt is told is in [`tgt`]; when each command is needed
-//! is decided in `plan`.
+//! Imports `model`, `spec`, and the shared builders of `storage`. What is behind LUNs is made in
+//! [`backing`], what tgt is told is in [`tgt`]; when each command is needed is decided in `plan`.
 
+pub mod backing;
 pub mod lio;
 pub mod tgt;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::spec::{Allocation, IscsiSpec, LunSpec, PORT, Portal};
+use super::spec::{IscsiSpec, LunSpec, PORT, Portal};
 use crate::libvirt::secrets;
-use crate::model::{AbsPath, ByteSize, ClusterName, Command, HostId, ImageLocation, IscsiAuth, StorageId};
+use crate::model::{ClusterName, Command, HostId, ImageLocation, IscsiAuth, Query, StorageId};
 use crate::spec::Cluster;
 use crate::storage::packages::Need;
 
@@ -22,8 +22,6 @@ pub const DIRECT: Need =
     Need { debian: &["qemu-block-extra"], red_hat: &["qemu-block-iscsi"], suse: &["qemu-block-iscsi"] };
 /// The name space of the identifiers that stor gives to LUNs (UUID version 5, RFC 9562 section 5.5); chosen once at random.
 const NAMESPACE: Uuid = Uuid::from_u128(0x8a3e_51d6_7f0b_4c29_b5e1_0d94_c6f2_3a17);
-/// Deadline for taking all blocks of a backing file.
-const BACKING_DEADLINE: Duration = Duration::from_secs(600);
 
 /// The first line of every file that stor writes for `cluster`.
 #[must_use]
@@ -83,52 +81,13 @@ pub fn location(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec, lun: &LunSp
     }
 }
 
-/// What a backing file is called until it is complete.
-#[must_use]
-pub fn partial(path: &AbsPath) -> String {
-    format!("{}/.{}.stor-partial", path.parent(), path.file_name())
-}
+/// Shows the target's server as the kernel has it, or tgt; a constant, the target's name and the kernel's look are arguments.
+const SHOWN: &str = r#"[ ! -d /sys/kernel/config/target/iscsi/"$1" ] || exec python3 -c "$2"
+exec tgtadm --lld iscsi --op show --mode target"#;
 
-/// Removes an unfinished backing file that a run left which was interrupted.
+/// Asks whichever program offers a target for all of its targets.
 #[must_use]
-pub fn remove_partial(path: &AbsPath) -> Command {
-    Command::new("rm").args(["-f", "--", &partial(path)])
-}
-
-/// Makes a backing file that does not exist. It gets its name by `ln`, which fails when the name is taken, and only once it is
-/// complete and on disk.
-#[must_use]
-pub fn make_backing(path: &AbsPath, size: ByteSize, allocation: Allocation) -> Vec<Command> {
-    let directory = path.parent();
-    let partial = partial(path);
-    let remove = || remove_partial(path);
-    vec![
-        Command::new("mkdir").args(["-p", "--", directory.as_str()]),
-        remove(),
-        resize(&partial, size, allocation),
-        Command::new("chmod").args(["0600", "--", &partial]),
-        Command::new("sync").arg(&partial).deadline(BACKING_DEADLINE),
-        Command::new("ln").args(["-T", "--", &partial, path.as_str()]),
-        remove(),
-        Command::new("sync").arg(directory.as_str()),
-    ]
-}
-
-/// Lets a backing file grow; `>` keeps truncate(1) from ever making it smaller, and fallocate(1) never does.
-#[must_use]
-pub fn grow_backing(path: &AbsPath, size: ByteSize, allocation: Allocation) -> Vec<Command> {
-    vec![
-        resize(path.as_str(), size, allocation),
-        Command::new("sync").arg(path.as_str()).deadline(BACKING_DEADLINE),
-    ]
-}
-
-fn resize(path: &str, size: ByteSize, allocation: Allocation) -> Command {
-    let bytes = size.bytes();
-    match allocation {
-        Allocation::Sparse => Command::new("truncate").args([&format!("--size=>{bytes}"), "--", path]),
-        Allocation::Full => Command::new("fallocate")
-            .args(["--length", &bytes.to_string(), "--", path])
-            .deadline(BACKING_DEADLINE),
-    }
+pub fn shown(spec: &IscsiSpec) -> Query {
+    let words = ["-c", SHOWN, "stor-shown", spec.iqn.as_str(), lio::SHOW];
+    Query::patient(Command::new("sh").args(words).deadline(lio::SHOW_DEADLINE))
 }

@@ -2,13 +2,17 @@
 //!
 //! Imports `model` and the shared queries of `storage`. What follows from the facts is decided in `plan`.
 
+pub mod backing;
 pub mod initiator;
 pub mod lio;
+pub mod lvm;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::commands::{self, lio as lio_commands, tgt};
-use super::spec::{IscsiProvider, IscsiSpec, PORT};
+use self::backing::{Behind, Place};
+use self::lvm::Lvm;
+use super::commands::{lio as lio_commands, tgt};
+use super::spec::{IscsiSpec, LunSpec, PORT};
 use crate::model::{AbsPath, Answer, Command, Observations, Query, Stamp, StorageId};
 use crate::spec::Cluster;
 use crate::storage::facts::FactsError;
@@ -20,9 +24,13 @@ use crate::storage::packages::{self, Family, Need};
 pub struct ServerFacts {
     /// The distribution's family, where it is known.
     pub family: Option<Family>,
-    /// The unit of the server's software.
-    pub unit: UnitState,
-    /// All targets that are offered now, by name; none when the server's software does not run.
+    /// Whether the kernel has a target of its own (LIO), loaded or to be loaded.
+    pub kernel_has_lio: bool,
+    /// The unit that restores the kernel's targets at boot.
+    pub lio_unit: UnitState,
+    /// The unit of tgt.
+    pub tgt_unit: UnitState,
+    /// All targets that tgt offers now, by name; none when it does not run.
     pub targets: BTreeMap<String, Target>,
     /// All CHAP users that tgtd knows.
     pub accounts: BTreeSet<String>,
@@ -32,9 +40,13 @@ pub struct ServerFacts {
     pub configured: BTreeSet<(String, String)>,
     /// Who listens on iSCSI's port, if anybody does.
     pub port_holder: Option<String>,
-    /// What lies where the backing files are.
+    /// What lies where the data of the LUNs is.
     pub backing: BTreeMap<AbsPath, Place>,
-    /// What the kernel's target shows; empty where tgt is asked.
+    /// What is behind the LUNs of all targets.
+    pub behind: Vec<Behind>,
+    /// What LVM shows; asked for block devices only.
+    pub lvm: Lvm,
+    /// What the kernel's target shows.
     pub lio: lio::Lio,
     /// The stamp of the secret that the kernel's target was given.
     pub stamp: Option<Stamp>,
@@ -79,41 +91,24 @@ pub struct Conf {
     pub stamp: Option<Stamp>,
 }
 
-/// What lies where a backing file is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// Nothing.
-    Absent,
-    /// A regular file.
-    File {
-        /// Its size in bytes.
-        size: u64,
-        /// The loop device over it, if there is one.
-        looped: Option<String>,
-        /// Whether an unfinished file lies beside it, left by a run that was interrupted.
-        unfinished: bool,
-    },
-    /// Something else; says what.
-    Other(String),
+/// Which program offers a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Software {
+    /// The kernel's target (LIO).
+    Lio,
+    /// tgt.
+    Tgt,
 }
 
-/// All packages that a server needs.
-#[must_use]
-pub fn needs(spec: &IscsiSpec) -> &'static [Need] {
-    match spec.provider {
-        IscsiProvider::Lio => &[lio_commands::SERVER],
-        IscsiProvider::Auto | IscsiProvider::Tgt => &[tgt::SERVER],
-    }
-}
+/// All packages that a server may need, whichever program offers its targets.
+pub const NEEDS: &[Need] = &[lio_commands::SERVER, tgt::SERVER];
 
 /// Who holds a port that no program holds.
 pub const KERNEL: &str = "the kernel (LIO)";
 
-/// One line about the path itself, whether there is an unfinished file beside it, then the loop devices over it; a constant, both
-/// paths are arguments.
-const LOOK: &str = r#"stat --format='%s %F' -- "$1" 2>/dev/null || echo absent
-[ -e "$2" ] && echo unfinished
-command -v losetup >/dev/null && losetup --noheadings --output NAME --associated "$1" 2>/dev/null; true"#;
+/// Whether the kernel has LIO, loaded or to be loaded; a constant.
+const KERNEL_HAS_LIO: &str =
+    "test -d /sys/module/iscsi_target_mod || modprobe --dry-run --quiet iscsi_target_mod";
 
 /// Asks who listens on iSCSI's port (ss(8)).
 fn listeners(spec: &IscsiSpec) -> Query {
@@ -123,32 +118,34 @@ fn listeners(spec: &IscsiSpec) -> Query {
     Query::new(Command::new("ss").args(args))
 }
 
-fn place(path: &AbsPath) -> Query {
-    Query::new(Command::new("sh").args(["-c", LOOK, "stor-backing", path.as_str(), &commands::partial(path)]))
+fn kernel_has_lio() -> Query {
+    Query::new(Command::new("sh").args(["-c", KERNEL_HAS_LIO]))
 }
 
-/// Everything that [`server`] wants answered.
+/// Everything that [`server`] wants answered. Both programs are asked, whichever is to offer the target: the other one may
+/// offer it still, or have the same files and devices.
 #[must_use]
 pub fn queries(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Vec<Query> {
-    let mut queries = packages::queries(needs(spec));
+    let mut queries = packages::queries(NEEDS);
     let families = [Some(Family::Debian), Some(Family::RedHat)];
-    queries.extend(families.map(|family| mount_unit::state(service(spec, family))));
-    queries.push(listeners(spec));
-    match spec.provider {
-        IscsiProvider::Lio => queries.extend([lio_commands::show(), lio_commands::stamp(cluster, id)]),
-        IscsiProvider::Auto | IscsiProvider::Tgt => {
-            queries.extend([tgt::targets(), tgt::accounts(), tgt::configured()]);
-            queries.push(tgt::conf(&tgt::conf_path(cluster, id)));
-        }
+    for software in [Software::Lio, Software::Tgt] {
+        queries.extend(families.map(|family| mount_unit::state(service(software, family))));
     }
-    queries.extend(spec.luns.iter().map(|lun| place(&lun.backing)));
+    queries.extend([listeners(spec), kernel_has_lio(), backing::behind()]);
+    queries.extend([lio_commands::show(), lio_commands::stamp(cluster, id)]);
+    queries.extend([tgt::targets(), tgt::accounts(), tgt::configured()]);
+    queries.push(tgt::conf(&tgt::conf_path(cluster, id)));
+    queries.extend(spec.luns.iter().map(|lun| backing::place(&lun.backing)));
+    if spec.luns.iter().any(LunSpec::is_block) {
+        queries.extend(lvm::queries());
+    }
     queries
 }
 
-fn service(spec: &IscsiSpec, family: Option<Family>) -> &'static str {
-    match spec.provider {
-        IscsiProvider::Lio => lio_commands::service(family),
-        IscsiProvider::Auto | IscsiProvider::Tgt => tgt::service(family),
+fn service(software: Software, family: Option<Family>) -> &'static str {
+    match software {
+        Software::Lio => lio_commands::service(family),
+        Software::Tgt => tgt::service(family),
     }
 }
 
@@ -165,64 +162,61 @@ pub fn server(
     let host = &spec.server;
     let answer = |query: Query| seen.answer(host, &query).map(|answer| answer.stdout.as_str());
     let family = packages::family(answer(packages::distribution())?);
-    let unit = mount_unit::state(service(spec, family));
-    let state = seen.answer(host, &unit)?;
-    let unit = mount_unit::parse_state(&state.stdout).ok_or_else(|| FactsError::Unreadable {
+    let unreadable = |query: &Query, reason: String| FactsError::Unreadable {
         host: host.clone(),
-        query: unit.to_string(),
-        reason: state.stderr.trim().to_owned(),
-    })?;
-    let mut backing = BTreeMap::new();
-    for lun in &spec.luns {
-        let path = &lun.backing;
-        backing.insert(path.clone(), read_place(answer(place(path))?));
-    }
-    let facts = ServerFacts {
-        family,
-        unit,
-        targets: BTreeMap::new(),
-        accounts: BTreeSet::new(),
-        conf: None,
-        port_holder: answer(listeners(spec))?.lines().next().map(holder),
-        configured: BTreeSet::new(),
-        backing,
-        lio: lio::Lio::default(),
-        stamp: None,
+        query: query.to_string(),
+        reason,
     };
-    Ok(match spec.provider {
-        IscsiProvider::Lio => {
-            let lio = lio::observed(seen, host)?;
-            let stamp = Stamp::parse(answer(lio_commands::stamp(cluster, id))?);
-            ServerFacts { targets: lio.now.plain_targets(), lio, stamp, ..facts }
-        }
-        IscsiProvider::Auto | IscsiProvider::Tgt => ServerFacts {
-            targets: read_targets(answer(tgt::targets())?),
-            accounts: read_accounts(answer(tgt::accounts())?),
-            conf: read_conf(seen.answer(host, &tgt::conf(&tgt::conf_path(cluster, id)))?),
-            configured: read_configured(answer(tgt::configured())?),
-            ..facts
+    let unit = |software: Software| {
+        let query = mount_unit::state(service(software, family));
+        let state = seen.answer(host, &query)?;
+        let read = mount_unit::parse_state(&state.stdout);
+        read.ok_or_else(|| unreadable(&query, state.stderr.trim().to_owned()))
+    };
+    let lio = lio::observed(seen, host)?;
+    Ok(ServerFacts {
+        family,
+        kernel_has_lio: seen.answer(host, &kernel_has_lio())?.ok(),
+        lio_unit: unit(Software::Lio)?,
+        tgt_unit: unit(Software::Tgt)?,
+        targets: read_targets(answer(tgt::targets())?),
+        accounts: read_accounts(answer(tgt::accounts())?),
+        conf: read_conf(seen.answer(host, &tgt::conf(&tgt::conf_path(cluster, id)))?),
+        port_holder: answer(listeners(spec))?.lines().next().map(holder),
+        configured: read_configured(answer(tgt::configured())?),
+        backing: places(seen, spec)?,
+        behind: backing::read_behind(answer(backing::behind())?),
+        lvm: if spec.luns.iter().any(LunSpec::is_block) {
+            lvm::observed(seen, host)?
+        } else {
+            Lvm::default()
         },
+        lio,
+        stamp: Stamp::parse(answer(lio_commands::stamp(cluster, id))?),
     })
+}
+
+/// What lies where the data of a target's LUNs is.
+///
+/// # Errors
+/// [`FactsError`] when the host was not observed or an answer cannot be read.
+pub fn places(seen: &Observations, spec: &IscsiSpec) -> Result<BTreeMap<AbsPath, Place>, FactsError> {
+    let one = |lun: &LunSpec| {
+        let query = backing::place(&lun.backing);
+        let place = backing::read_place(&seen.answer(&spec.server, &query)?.stdout);
+        let place = place.map_err(|reason| FactsError::Unreadable {
+            host: spec.server.clone(),
+            query: format!("a look at {}", lun.backing),
+            reason,
+        });
+        Ok((lun.backing.clone(), place?))
+    };
+    spec.luns.iter().map(one).collect()
 }
 
 /// The program behind a line of ss(8): `users:(("tgtd",pid=..,fd=..))`; the kernel's own sockets have none.
 fn holder(line: &str) -> String {
     line.split('"').nth(1).unwrap_or(KERNEL).to_owned()
-}
-
-fn read_place(text: &str) -> Place {
-    let mut lines = text.lines().peekable();
-    let first = lines.next().and_then(|line| line.split_once(' '));
-    let unfinished = lines.next_if_eq(&"unfinished").is_some();
-    let looped = lines.next().map(|line| line.trim().to_owned());
-    match first {
-        None => Place::Absent,
-        Some((size, "regular file" | "regular empty file")) => match size.parse() {
-            Ok(size) => Place::File { size, looped, unfinished },
-            Err(_) => Place::Other("a file without a size".to_owned()),
-        },
-        Some((_, kind)) => Place::Other(kind.to_owned()),
-    }
 }
 
 /// Reads what `tgtadm --op show --mode target` prints: sections and values by their indentation.

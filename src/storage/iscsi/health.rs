@@ -1,6 +1,8 @@
-//! How a target is doing: tgtd offers it, with every LUN online. Pure.
+//! How a target is doing: tgtd or the kernel offers it, with every LUN online. Pure.
 //!
 //! Imports `model`, `facts` (readers) and `storage::health`.
+
+use std::collections::BTreeMap;
 
 use super::facts::{lio, read_targets};
 use super::spec::{IscsiProvider, IscsiSpec};
@@ -10,11 +12,11 @@ use crate::storage::health::{Health, HealthState, Part};
 /// Reads what tgtd shows.
 #[must_use]
 pub fn read(spec: &IscsiSpec, answer: &Answer) -> Health {
-    let (server, targets) = match spec.provider {
-        IscsiProvider::Lio => {
-            ("the kernel", lio::read(&answer.stdout).map(|lio| lio.now.plain_targets()).unwrap_or_default())
-        }
-        IscsiProvider::Auto | IscsiProvider::Tgt => ("tgt", read_targets(&answer.stdout)),
+    // What the kernel shows is JSON, what tgtd shows is not.
+    let (server, targets) = match (spec.provider, lio::read(&answer.stdout)) {
+        (IscsiProvider::Lio | IscsiProvider::Auto, Ok(lio)) => ("the kernel", lio.now.plain_targets()),
+        (IscsiProvider::Lio, Err(_)) => ("the kernel", BTreeMap::new()),
+        (IscsiProvider::Tgt | IscsiProvider::Auto, _) => ("tgt", read_targets(&answer.stdout)),
     };
     let target = targets.get(spec.iqn.as_str());
     let online = |number: u8| {

@@ -110,7 +110,8 @@ impl Backend for Iscsi<'_> {
     fn health_query(&self) -> (Vec<HostId>, Query) {
         let query = match self.spec.provider {
             IscsiProvider::Lio => commands::lio::show(),
-            IscsiProvider::Auto | IscsiProvider::Tgt => commands::tgt::targets(),
+            IscsiProvider::Tgt => commands::tgt::targets(),
+            IscsiProvider::Auto => commands::shown(self.spec),
         };
         (vec![self.spec.server.clone()], query)
     }

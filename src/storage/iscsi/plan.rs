@@ -1,6 +1,7 @@
 //! What an iSCSI storage needs: differences between the file and the facts, and the steps that end them. Pure.
 //!
-//! Imports `spec`, `model`, `facts` and `commands`. The order: `server` (what stands in the way), `backing` (the files behind
+//! Imports `spec`, `model`, `facts` and `commands`. The order: `software` (which program offers the target), `server` (what
+//! stands in the way), `backing` (the files behind
 //! the LUNs), `tgt` (account, configuration, target) or `lio` (the kernel's target), then `clients` (packages and the CHAP secret on hypervisors).
 
 mod backing;
@@ -8,12 +9,13 @@ mod clients;
 mod initiators;
 mod lio;
 mod server;
+mod software;
 mod tgt;
 
 pub(super) use clients::{chap, queries as client_queries};
 
 use super::commands;
-use super::spec::{IscsiProvider, IscsiSpec, LunSpec};
+use super::spec::{Backing, IscsiProvider, IscsiSpec, LunSpec};
 use crate::model::{
     Blocked, Finding, FindingCode, HostId, Owned, OwnedKind, Proposal, ResourceId, ResourceKind, Severity,
     StorageId, Wave,
@@ -79,9 +81,14 @@ fn lio_target(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Owned {
         .with("stamp", commands::lio::stamp_path(cluster, id).as_str())
 }
 
-/// A LUN's backing file as the record keeps it.
+/// What is behind a LUN, as the record keeps it.
 fn backing(id: &StorageId, lun: &LunSpec) -> Owned {
-    Owned::new(OwnedKind::BackingFile, lun.backing.as_str()).of_storage(id)
+    let owned = match &lun.kind {
+        Backing::File(_) => Owned::new(OwnedKind::BackingFile, lun.backing.as_str()),
+        Backing::Device { .. } => Owned::new(OwnedKind::BackingDevice, lun.backing.as_str()),
+        Backing::Volume(name) => Owned::new(OwnedKind::LogicalVolume, name.to_string()),
+    };
+    owned.of_storage(id)
 }
 
 /// A server's daemon as the record keeps it. It serves every target of its host, so it belongs to no single storage.
@@ -94,13 +101,13 @@ pub(super) fn claims(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec, host: 
     let mut claims = Vec::new();
     if spec.server == *host {
         claims.extend(spec.luns.iter().map(|lun| backing(id, lun)));
-        match spec.provider {
-            IscsiProvider::Lio => claims.push(lio_target(cluster, id, spec)),
-            IscsiProvider::Auto | IscsiProvider::Tgt => {
-                claims.push(target(cluster, id, spec));
-                let families = [Some(Family::Debian), Some(Family::RedHat)];
-                claims.extend(families.map(|family| daemon(commands::tgt::service(family))));
-            }
+        if spec.provider != IscsiProvider::Tgt {
+            claims.push(lio_target(cluster, id, spec));
+        }
+        if spec.provider != IscsiProvider::Lio {
+            claims.push(target(cluster, id, spec));
+            let families = [Some(Family::Debian), Some(Family::RedHat)];
+            claims.extend(families.map(|family| daemon(commands::tgt::service(family))));
         }
     }
     if let (true, Some(chap)) = (cluster.is_hypervisor(host), chap(cluster, id, spec)) {

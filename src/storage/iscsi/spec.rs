@@ -6,8 +6,8 @@
 mod lun;
 mod words;
 
-pub use lun::{Allocation, LunSpec, RawLun};
-pub use words::{ChapUser, Iqn, PORT, Portal};
+pub use lun::{Allocation, Backing, LunSpec, RawLun};
+pub use words::{ChapUser, Iqn, PORT, Portal, VolumeName};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -108,7 +108,7 @@ pub enum IscsiAccess {
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
 pub enum IscsiProvider {
-    /// tgt.
+    /// The one that has the target already; else the kernel's where there is one, and tgt elsewhere.
     Auto,
     /// The kernel's (LIO).
     Lio,
@@ -135,7 +135,8 @@ pub struct RawIscsi {
     /// libvirt pool). This stor refuses `session`: write `direct`.
     #[schemars(extend("default" = "session"))]
     pub access: Option<At<IscsiAccess>>,
-    /// Which server offers it: `tgt`, `lio` (the kernel's) or `auto`, which is tgt.
+    /// Which server offers it: `tgt`, `lio` (the kernel's) or `auto`: the one that has it already, else the kernel's where there is one.
+    /// Another word here lets the target pass to the other server while nobody uses it.
     #[schemars(extend("default" = "auto"))]
     pub provider: Option<At<IscsiProvider>>,
     /// The server's address on the network that hypervisors reach it by, if it is another one: `[ADDRESS]`.

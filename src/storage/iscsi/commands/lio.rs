@@ -20,11 +20,11 @@ use crate::storage::packages::{Family, Need};
 pub const SERVER: Need =
     Need { debian: &["targetcli-fb"], red_hat: &["targetcli"], suse: &["python3-targetcli-fb"] };
 /// Shows what is offered and saved; a constant.
-const SHOW: &str = include_str!("lio/show.py");
+pub(super) const SHOW: &str = include_str!("lio/show.py");
 /// Changes one target; a constant, see the file for its arguments.
 const TARGET: &str = include_str!("lio/target.py");
 /// Deadline of the look: Python starts slowly on a busy host.
-const SHOW_DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const SHOW_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The service that restores targets at boot, as the distribution calls it.
 #[must_use]
@@ -45,6 +45,12 @@ pub fn show() -> Query {
 #[must_use]
 pub fn object(cluster: &Cluster, id: &StorageId, lun: &LunSpec) -> String {
     format!("stor-{}.{id}.{}", cluster.name, lun.name)
+}
+
+/// How the kernel opens what is behind a LUN.
+#[must_use]
+pub fn plugin(lun: &LunSpec) -> &'static str {
+    if lun.is_block() { "block" } else { "fileio" }
 }
 
 /// Where a server keeps the stamp of the secret that it was given.
@@ -111,6 +117,7 @@ struct WantedPortal {
 struct WantedLun<'a> {
     object: String,
     number: u8,
+    plugin: &'static str,
     path: &'a str,
     size: u64,
     serial: String,
@@ -148,8 +155,8 @@ pub fn offer(
             .iter()
             .map(|spec| {
                 let (object, serial) = lun(spec);
-                let path = spec.backing.as_str();
-                WantedLun { object, number: spec.number, path, size: spec.size.bytes(), serial }
+                let (path, plugin) = (spec.backing.as_str(), plugin(spec));
+                WantedLun { object, number: spec.number, plugin, path, size: spec.size.bytes(), serial }
             })
             .collect(),
         initiators: offer.initiators,

@@ -1,20 +1,25 @@
-//! The files behind the LUNs: made when they are missing, grown when the file says so, never overwritten or shrunk.
+//! What is behind the LUNs: files and logical volumes, made when they are missing and grown when the file says so, and devices,
+//! which are offered as they are. Nothing is ever overwritten or shrunk, and nothing is offered twice.
+
+mod device;
+mod volume;
 
 use super::server::Server;
-use super::{Subject, backing};
+use super::{Subject, backing, software};
 use crate::model::{Blocked, ByteSize, Difference, Effect, OwnedKind, Proposal, Step, Wave};
-use crate::storage::iscsi::commands;
-use crate::storage::iscsi::facts::Place;
-use crate::storage::iscsi::spec::{Allocation, LunSpec};
+use crate::storage::iscsi::commands::{self, lio};
+use crate::storage::iscsi::facts::backing::{Behind, Daemon, Place};
+use crate::storage::iscsi::facts::{self, Software};
+use crate::storage::iscsi::spec::{Allocation, Backing, LunSpec};
 
-/// Whether a LUN's file grows in this plan, so that tgtd has to open it again.
+/// Whether what is behind a LUN grows in this plan, so that tgtd has to open it again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Grown {
     Yes,
     No,
 }
 
-/// Plans all backing files.
+/// Plans what is behind all LUNs.
 pub(super) fn plan(server: &Server<'_>, out: &mut Proposal) -> Grown {
     let mut grown = Grown::No;
     for lun in &server.subject.spec.luns {
@@ -24,68 +29,120 @@ pub(super) fn plan(server: &Server<'_>, out: &mut Proposal) -> Grown {
             Err(blocked) => out.blocked.push(*blocked),
         }
     }
+    volume::room(server, out);
+    device::advice(server, out);
     grown
 }
 
-fn refuse<T>(server: &Server<'_>, lun: &LunSpec, reason: String, hint: &str) -> Result<T, Box<Blocked>> {
+fn refuse<T>(
+    server: &Server<'_>,
+    lun: &LunSpec,
+    reason: String,
+    hint: impl Into<String>,
+) -> Result<T, Box<Blocked>> {
     let blocked = server.subject.refused(Wave::Prerequisites, reason, hint);
     Err(Box::new(Blocked { subject: server.subject.lun(lun), ..blocked }))
 }
 
 fn one(server: &Server<'_>, lun: &LunSpec, out: &mut Proposal) -> Result<Grown, Box<Blocked>> {
-    let path = &lun.backing;
     if let Some(other) = also_behind(server, lun) {
-        let reason = format!("{path} is already behind {other}, and two LUNs over one file destroy its data");
-        return refuse(server, lun, reason, "give the LUN a backing file of its own");
+        let path = &lun.backing;
+        let reason = format!("{path} is already behind {other}, and two LUNs over one destroy its data");
+        return refuse(server, lun, reason, "give each LUN a file, device or volume of its own");
     }
+    match &lun.kind {
+        Backing::File(how) => file(server, lun, *how, out),
+        Backing::Device { adopted } => device::plan(server, lun, *adopted, out),
+        Backing::Volume(name) => volume::plan(server, lun, name, out),
+    }
+}
+
+/// Whether the target offers now what is behind a LUN.
+fn is_offered(server: &Server<'_>, lun: &LunSpec) -> bool {
     let shown = server.shown().and_then(|target| target.luns.get(&u32::from(lun.number)));
+    server.is_own() && shown.is_some_and(|shown| shown.path == lun.backing.as_str())
+}
+
+fn file(
+    server: &Server<'_>,
+    lun: &LunSpec,
+    how: Allocation,
+    out: &mut Proposal,
+) -> Result<Grown, Box<Blocked>> {
+    let path = &lun.backing;
     match server.facts.backing.get(path) {
-        None | Some(Place::Absent) => {
-            if shown.is_some_and(|shown| shown.path == path.as_str()) {
-                let reason =
-                    format!("{path} was removed while tgt offers it: its data is lost when tgt closes it");
+        None | Some(Place::Absent { .. }) => {
+            if is_offered(server, lun) {
+                let reason = format!(
+                    "{path} was removed while it is offered: its data is lost when its target closes it"
+                );
                 let hint =
                     "shut its guest down, and copy the data from /proc/PID/fd of tgtd before anything else";
                 return refuse(server, lun, reason, hint);
             }
-            out.steps.push(make(server, lun));
+            out.steps.push(make(server, lun, how));
             Ok(Grown::No)
         }
         Some(Place::Other(kind)) => {
             let reason = format!("{path} is a {kind}, not a file");
             refuse(server, lun, reason, "name a file with backing:")
         }
+        Some(Place::Device(_)) => {
+            let reason = format!("{path} is a block device, not a file");
+            refuse(server, lun, reason, "name it with device: instead, by its name below /dev")
+        }
         Some(Place::File { looped: Some(device), .. }) => {
             let reason = format!("{path} is in use as {device}");
             let hint = "take the loop device away (`losetup --detach`), or name another file with backing:";
             refuse(server, lun, reason, hint)
         }
-        Some(Place::File { size, looped: None, unfinished }) => {
+        Some(Place::File { size, unfinished, .. }) => {
             if *unfinished {
                 out.steps.push(tidy(server, lun));
             }
             match ByteSize::from_bytes(*size) {
                 size if size == lun.size => Ok(Grown::No),
-                size => resize(server, lun, size, out),
+                size => resize(server, lun, (size, how), out),
             }
         }
     }
 }
 
-/// What else on the server has this file: a LUN of another target.
+/// What else has the same file or device, by whatever path: a LUN of another target, or of the cluster file.
 fn also_behind(server: &Server<'_>, lun: &LunSpec) -> Option<String> {
-    let (own, path) = (server.subject.spec.iqn.as_str(), lun.backing.as_str());
-    server.facts.targets.iter().filter(|(name, _)| *name != own).find_map(|(name, target)| {
-        let (number, _) = target.luns.iter().find(|(_, other)| other.path == path)?;
-        Some(format!("LUN {number} of target {name}"))
+    let Subject { cluster, id, spec, seen } = *server.subject;
+    let own = |behind: &&Behind| match behind.daemon {
+        Daemon::Lio => behind.owner == lio::object(cluster, id, lun),
+        Daemon::Tgt => behind.owner == spec.iqn.as_str(),
+    };
+    let place = server.facts.backing.get(&lun.backing);
+    let same = |identity: &_| match place {
+        Some(Place::Device(device)) => device.identity == *identity || device.overlapping.contains(identity),
+        place => place.and_then(Place::identity) == Some(identity),
+    };
+    let mut offered = server.facts.behind.iter().filter(|behind| !own(behind));
+    let other = offered
+        .find(|behind| behind.path == lun.backing.as_str() || behind.identity.as_ref().is_some_and(same));
+    if let Some(Behind { daemon, owner, .. }) = other {
+        let what = if *daemon == Daemon::Lio { "backing object" } else { "a LUN of target" };
+        return Some(format!("{what} {owner}"));
+    }
+    let twin = |(path, other): (&_, &Place)| *path != lun.backing && other.identity().is_some_and(same);
+    if let Some((path, _)) = server.facts.backing.iter().find(|(path, other)| twin((*path, *other))) {
+        return Some(format!("another LUN of this target, as {path}"));
+    }
+    software::siblings(server.subject).find_map(|(name, spec)| {
+        let places = facts::places(seen, spec).ok()?;
+        let (path, _) = places.iter().find(|(path, other)| twin((*path, *other)))?;
+        Some(format!("a LUN of storage {name}, as {path}"))
     })
 }
 
-fn make(server: &Server<'_>, lun: &LunSpec) -> Step {
-    let (path, how) = (&lun.backing, lun.allocation);
+fn make(server: &Server<'_>, lun: &LunSpec, how: Allocation) -> Step {
+    let path = &lun.backing;
     let kind = if how == Allocation::Full { "all blocks taken" } else { "sparse" };
     let title = format!("make {path} for LUN {} ({}, {kind})", lun.name, lun.size);
-    let run = Effect::Run(commands::make_backing(path, lun.size, how));
+    let run = Effect::Run(commands::backing::make_file(path, lun.size, how));
     server
         .step(Wave::Prerequisites, server.subject.lun(lun), title, run)
         .because(Difference::new(server.subject.field(&format!("luns.{}.backing", lun.name)), path, "absent"))
@@ -94,8 +151,8 @@ fn make(server: &Server<'_>, lun: &LunSpec) -> Step {
 
 /// The file has its name already; only the other one of the same file is left.
 fn tidy(server: &Server<'_>, lun: &LunSpec) -> Step {
-    let partial = commands::partial(&lun.backing);
-    let run = Effect::Run(vec![commands::remove_partial(&lun.backing)]);
+    let partial = commands::backing::partial(&lun.backing);
+    let run = Effect::Run(vec![commands::backing::remove_partial(&lun.backing)]);
     let why = Difference::new(format!("file {partial}"), "absent", "left by a run that was interrupted");
     let title = format!("remove the unfinished {partial}");
     server.step(Wave::Prerequisites, server.subject.lun(lun), title, run).because(why)
@@ -104,32 +161,44 @@ fn tidy(server: &Server<'_>, lun: &LunSpec) -> Step {
 fn resize(
     server: &Server<'_>,
     lun: &LunSpec,
-    size: ByteSize,
+    (size, how): (ByteSize, Allocation),
     out: &mut Proposal,
 ) -> Result<Grown, Box<Blocked>> {
-    let Subject { id, .. } = *server.subject;
     let path = &lun.backing;
-    if size > lun.size {
-        let reason = format!("{path} has {size}, the file says {}: a LUN never shrinks", lun.size);
-        return refuse(server, lun, reason, "write the size that it has, for the LUN and its image");
-    }
+    refuse_smaller(server, lun, size)?;
     if !server.record.owns(OwnedKind::BackingFile, path.as_str()) {
         let reason = format!("{path} has {size}, not {}, and stor did not make it", lun.size);
         let hint =
             "write the size that it has, for the LUN and its image, or name another file with backing:";
         return refuse(server, lun, reason, hint);
     }
-    if let Some(user) = server.shown().and_then(|target| target.connected.first()) {
-        let reason = format!(
-            "LUN {} cannot grow while {user} uses the target, which would have to take it away",
-            lun.name
-        );
-        return refuse(server, lun, reason, "shut the guests down that use this target, then apply again");
-    }
+    refuse_opened(server, lun)?;
     let title = format!("let {path} grow to {}", lun.size);
-    let run = Effect::Run(commands::grow_backing(path, lun.size, lun.allocation));
+    let run = Effect::Run(commands::backing::grow_file(path, lun.size, how));
+    out.steps.push(grow(server, lun, size, title, run));
+    Ok(Grown::Yes)
+}
+
+fn grow(server: &Server<'_>, lun: &LunSpec, size: ByteSize, title: String, run: Effect) -> Step {
     let field = server.subject.field(&format!("luns.{}.size", lun.name));
     let step = server.step(Wave::Prerequisites, server.subject.lun(lun), title, run);
-    out.steps.push(step.because(Difference::new(field, lun.size, size)).owning(backing(id, lun)));
-    Ok(Grown::Yes)
+    step.because(Difference::new(field, lun.size, size)).owning(backing(server.subject.id, lun))
+}
+
+fn refuse_smaller(server: &Server<'_>, lun: &LunSpec, size: ByteSize) -> Result<(), Box<Blocked>> {
+    if size <= lun.size {
+        return Ok(());
+    }
+    let reason = format!("{} has {size}, the file says {}: a LUN never shrinks", lun.backing, lun.size);
+    refuse(server, lun, reason, format!("write size: {size}, for the LUN and its image"))
+}
+
+/// The kernel's target takes a larger size while somebody is logged in; tgtd would have to open the LUN anew.
+fn refuse_opened(server: &Server<'_>, lun: &LunSpec) -> Result<(), Box<Blocked>> {
+    let user = server.shown().and_then(|target| target.connected.first());
+    let Some(user) = user.filter(|_| server.software == Software::Tgt) else { return Ok(()) };
+    let name = &lun.name;
+    let reason =
+        format!("LUN {name} cannot grow while {user} uses the target, which would have to take it away");
+    refuse(server, lun, reason, "shut the guests down that use this target, then apply again")
 }

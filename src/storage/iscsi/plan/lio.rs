@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::server::Server;
+use super::software::{self, Held};
 use super::{Subject, initiators, lio_target};
 use crate::model::{
     Blocked, Command, Difference, Effect, Proposal, ResourceId, ResourceKind, Risk, Secret, Step, Wave,
@@ -21,7 +22,8 @@ pub(super) fn obstacles(server: &Server<'_>, out: &mut Proposal) {
         out.blocked.push(server.subject.refused(Wave::Prerequisites, reason, hint));
     };
     let kernel = crate::storage::iscsi::facts::KERNEL;
-    if let Some(holder) = server.facts.port_holder.as_ref().filter(|holder| *holder != kernel) {
+    let held = server.facts.port_holder.as_ref().filter(|holder| *holder != kernel);
+    if let Some(holder) = held.filter(|_| software::held(server) == Held::ByOthers) {
         let reason = format!("iSCSI's port is in use by {holder}, so the kernel cannot listen there");
         refuse(reason, "stop what listens there: `ss -ltnp sport = :3260` on the host");
     }
@@ -64,26 +66,21 @@ pub(super) fn obstacles(server: &Server<'_>, out: &mut Proposal) {
     }
 }
 
-/// What else has the file behind a LUN, or the name of its backing object.
+/// What else has the name of a LUN's backing object, or is to have what is behind it after the next boot.
 fn foreign_object(server: &Server<'_>, lun: &LunSpec) -> Option<(String, &'static str)> {
     let Subject { cluster, id, .. } = *server.subject;
     let own = lio::object(cluster, id, lun);
-    let configs = [&server.facts.lio.now, &server.facts.lio.saved];
-    let mut all = configs.into_iter().flat_map(|config| &config.objects);
-    all.find_map(|(name, object)| {
-        if *name == own {
-            let reason = format!("there is a backing object {name} already, and stor did not make it");
-            let hint = "remove it: `targetcli /backstores/fileio delete NAME`";
-            return (!server.is_own()).then_some((reason, hint));
-        }
-        (object.path == lun.backing.as_str()).then(|| {
-            let path = &lun.backing;
-            let reason = format!(
-                "{path} is already behind backing object {name}, and two LUNs over one file destroy its data"
-            );
-            (reason, "give the LUN a backing file of its own")
-        })
-    })
+    let lio = &server.facts.lio;
+    if !server.is_own() && [&lio.now, &lio.saved].into_iter().any(|config| config.objects.contains_key(&own))
+    {
+        let reason = format!("there is a backing object {own} already, and stor did not make it");
+        return Some((reason, "remove it: `targetcli /backstores/fileio delete NAME`"));
+    }
+    let path = lun.backing.as_str();
+    let (name, _) = lio.saved.objects.iter().find(|(name, object)| **name != own && object.path == path)?;
+    let reason =
+        format!("{path} is saved as behind backing object {name}, and two LUNs over one destroy its data");
+    Some((reason, "give each LUN a file, device or volume of its own"))
 }
 
 /// Plans the target.
@@ -137,12 +134,12 @@ pub(super) fn plan(server: &Server<'_>, out: &mut Proposal) {
 /// It stays enabled when the target goes, because stopping it would withdraw everybody's targets.
 fn restored(server: &Server<'_>, out: &mut Proposal) {
     let facts = &server.facts;
-    if facts.unit.is_enabled() {
+    if facts.lio_unit.is_enabled() {
         return;
     }
     let unit = lio::service(facts.family);
     let run = Command::new("systemctl").args(["enable", "--quiet", "--", unit]);
-    let why = Difference::new(format!("service.{unit}"), "enabled", facts.unit.summary());
+    let why = Difference::new(format!("service.{unit}"), "enabled", facts.lio_unit.summary());
     let title = "have the kernel's targets restored at boot".to_owned();
     let what = ResourceId::new(ResourceKind::Service, unit);
     out.steps.push(server.step(Wave::Export, what, title, Effect::Run(vec![run])).because(why));
@@ -204,7 +201,8 @@ impl Change {
             let found = lun_differences(server, shown, lun);
             let present = shown.luns.contains_key(&u32::from(lun.number));
             if present {
-                self.offline.extend(found.iter().cloned());
+                // The kernel takes a larger size while somebody is logged in; a smaller one is refused with the file.
+                self.offline.extend(found.iter().filter(|one| !one.field.ends_with(SIZE)).cloned());
             }
             self.why.extend(found);
         }
@@ -291,6 +289,9 @@ fn wanted(server: &Server<'_>, initiators: &BTreeSet<String>) -> LioTarget {
     }
 }
 
+/// How the field ends that is the size of a file.
+const SIZE: &str = ".size";
+
 fn lun_differences(server: &Server<'_>, shown: &LioTarget, lun: &LunSpec) -> Vec<Difference> {
     let Subject { cluster, id, .. } = *server.subject;
     let field = |name: &str| server.subject.field(&format!("luns.{}{name}", lun.name));
@@ -309,7 +310,7 @@ fn lun_differences(server: &Server<'_>, shown: &LioTarget, lun: &LunSpec) -> Vec
     [
         (".backing", wanted.path.clone(), seen.path.clone()),
         (".kind", wanted.plugin.clone(), seen.plugin.clone()),
-        (".size", bytes(&wanted), bytes(seen)),
+        (SIZE, bytes(&wanted), bytes(seen)),
         (".serial", wanted.serial.clone(), seen.serial.clone()),
         (".write_cache", cache(&wanted), cache(seen)),
     ]
@@ -322,9 +323,10 @@ fn lun_differences(server: &Server<'_>, shown: &LioTarget, lun: &LunSpec) -> Vec
 fn object_of(server: &Server<'_>, lun: &LunSpec) -> Object {
     let Subject { cluster, id, .. } = *server.subject;
     Object {
-        plugin: "fileio".to_owned(),
+        plugin: lio::plugin(lun).to_owned(),
         path: lun.backing.to_string(),
-        size: Some(lun.size.bytes()),
+        // A device has the size that it has.
+        size: (!lun.is_block()).then(|| lun.size.bytes()),
         serial: commands::serial(&cluster.name, id, lun),
         write_back: false,
     }

@@ -1,11 +1,14 @@
 //! What stands in the way of a target on its server, and who plans the rest.
 
+use std::collections::BTreeMap;
+
+use super::software::{self, Held};
 use super::{Subject, backing, lio, tgt};
-use crate::model::{Blocked, Effect, OwnedKind, Proposal, Record, ResourceId, Step, Wave};
+use crate::model::{Blocked, Effect, Proposal, Record, ResourceId, Step, Wave};
 use crate::storage::facts::FactsError;
 use crate::storage::iscsi::commands;
-use crate::storage::iscsi::facts::{self, ServerFacts, Target};
-use crate::storage::iscsi::spec::{IscsiProvider, PORT};
+use crate::storage::iscsi::facts::{self, ServerFacts, Software, Target};
+use crate::storage::iscsi::spec::PORT;
 use crate::storage::packages;
 use crate::storage::planning::Service;
 
@@ -14,55 +17,71 @@ pub(super) struct Server<'a> {
     pub subject: &'a Subject<'a>,
     pub facts: ServerFacts,
     pub record: Record,
+    /// Which program is to offer the target.
+    pub software: Software,
+    /// What that program offers now, by name.
+    pub targets: BTreeMap<String, Target>,
 }
 
-impl Server<'_> {
+impl<'a> Server<'a> {
+    fn new(subject: &'a Subject<'a>) -> Result<Self, FactsError> {
+        let facts = facts::server(subject.seen, subject.cluster, subject.id, subject.spec)?;
+        let record = subject.record(&subject.spec.server);
+        let software = software::choose(subject, &record, &facts);
+        let targets = match software {
+            Software::Lio => facts.lio.now.plain_targets(),
+            Software::Tgt => facts.targets.clone(),
+        };
+        Ok(Self { subject, facts, record, software, targets })
+    }
+
     pub fn step(&self, wave: Wave, what: ResourceId, title: String, effect: Effect) -> Step {
         Step::new(wave, &self.subject.spec.server, what, title, effect).serving(self.subject.id)
     }
 
     /// The target as it is offered now.
     pub fn shown(&self) -> Option<&Target> {
-        self.facts.targets.get(self.subject.spec.iqn.as_str())
+        self.targets.get(self.subject.spec.iqn.as_str())
+    }
+
+    /// Whether stor made the target with this program, or was about to.
+    pub fn owns(&self, software: Software) -> bool {
+        software::owns(self.subject, &self.record, software)
     }
 
     /// Whether stor made the target, or was about to.
     pub fn is_own(&self) -> bool {
-        let Subject { cluster, id, spec, .. } = *self.subject;
-        match spec.provider {
-            IscsiProvider::Lio => self.record.owns(OwnedKind::LioTarget, spec.iqn.as_str()),
-            IscsiProvider::Auto | IscsiProvider::Tgt => {
-                let file = commands::tgt::conf_path(cluster, id);
-                self.record.owns(OwnedKind::IscsiTarget, file.as_str())
-            }
-        }
+        self.owns(self.software)
     }
 }
 
 /// Plans for the server, and tells whether hypervisors may count on the target.
 pub(super) fn plan(subject: &Subject<'_>, out: &mut Proposal) -> Service {
-    let facts = match facts::server(subject.seen, subject.cluster, subject.id, subject.spec) {
-        Ok(facts) => facts,
+    let server = match Server::new(subject) {
+        Ok(server) => server,
         Err(error) => {
             out.blocked.push(unreadable(subject, &error));
+            software::keep_former(subject, &subject.record(&subject.spec.server), (Service::Unknown, out));
             return Service::Unknown;
         }
     };
-    let server = Server { subject, facts, record: subject.record(&subject.spec.server) };
     let before = out.blocked.len();
-    match subject.spec.provider {
-        IscsiProvider::Lio => lio::obstacles(&server, out),
-        IscsiProvider::Auto | IscsiProvider::Tgt => obstacles(&server, out),
+    software::obstacles(&server, out);
+    match server.software {
+        Software::Lio => lio::obstacles(&server, out),
+        Software::Tgt => obstacles(&server, out),
     }
     let grown = backing::plan(&server, out);
-    let planned = install(&server, out).map(|()| match subject.spec.provider {
-        IscsiProvider::Lio => lio::plan(&server, out),
-        IscsiProvider::Auto | IscsiProvider::Tgt => tgt::plan(&server, grown, out),
+    let planned = install(&server, out).map(|()| match server.software {
+        Software::Lio => lio::plan(&server, out),
+        Software::Tgt => tgt::plan(&server, grown, out),
     });
     if let Err(error) = planned {
         out.blocked.push(unreadable(subject, &error));
     }
-    Service::after(&out.blocked[before..])
+    let service = Service::after(&out.blocked[before..]);
+    software::keep_former(subject, &server.record, (service, out));
+    service
 }
 
 fn unreadable(subject: &Subject<'_>, error: &FactsError) -> Blocked {
@@ -74,7 +93,11 @@ fn unreadable(subject: &Subject<'_>, error: &FactsError) -> Blocked {
 
 fn install(server: &Server<'_>, out: &mut Proposal) -> Result<(), FactsError> {
     let Subject { id, spec, seen, .. } = *server.subject;
-    let (family, missing) = packages::missing(seen, &spec.server, facts::needs(spec))?;
+    let wanted = match server.software {
+        Software::Lio => commands::lio::SERVER,
+        Software::Tgt => commands::tgt::SERVER,
+    };
+    let (family, missing) = packages::missing_among(seen, &spec.server, facts::NEEDS, &[wanted])?;
     out.steps.extend(packages::step(Wave::Prerequisites, &spec.server, id, family, &missing));
     Ok(())
 }
@@ -84,7 +107,8 @@ fn obstacles(server: &Server<'_>, out: &mut Proposal) {
     let Subject { cluster, id, spec, .. } = *server.subject;
     let facts = &server.facts;
     let refuse = |reason: String, hint: &str| server.subject.refused(Wave::Prerequisites, reason, hint);
-    if let Some(holder) = facts.port_holder.as_ref().filter(|_| !facts.unit.is_active()) {
+    let held = facts.port_holder.as_ref().filter(|_| !facts.tgt_unit.is_active());
+    if let Some(holder) = held.filter(|_| software::held(server) == Held::ByOthers) {
         let reason = format!("port {PORT} is in use by {holder}, so tgt cannot listen there");
         out.blocked.push(refuse(reason, "stop what listens there: `ss -ltnp sport = :3260` on the host"));
     }

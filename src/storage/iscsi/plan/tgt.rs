@@ -40,16 +40,16 @@ pub(super) fn plan(server: &Server<'_>, grown: Grown, out: &mut Proposal) {
 
 fn service(server: &Server<'_>, out: &mut Proposal) {
     let facts = &server.facts;
-    if facts.unit.is_active() && facts.unit.is_enabled() {
+    if facts.tgt_unit.is_active() && facts.tgt_unit.is_enabled() {
         return;
     }
     let unit = tgt::service(facts.family);
     let run = Command::new("systemctl").args(["enable", "--quiet", "--now", "--", unit]);
     let what = ResourceId::new(ResourceKind::Service, unit);
-    let why = Difference::new(format!("service.{unit}"), "enabled, active", facts.unit.summary());
+    let why = Difference::new(format!("service.{unit}"), "enabled, active", facts.tgt_unit.summary());
     let title = "enable and start tgt".to_owned();
     let step = server.step(Wave::Export, what, title, Effect::Run(vec![run])).because(why);
-    out.steps.push(if facts.unit.is_enabled() { step } else { step.owning(daemon(unit)) });
+    out.steps.push(if facts.tgt_unit.is_enabled() { step } else { step.owning(daemon(unit)) });
 }
 
 /// Whether the secret that was given away last is the one of now.

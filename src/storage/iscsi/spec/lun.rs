@@ -5,7 +5,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{LAST_NUMBER, problem};
+use super::{LAST_NUMBER, VolumeName, problem};
 use crate::model::{AbsPath, ByteSize, HostId, ImageId, StorageId};
 use crate::spec::input::{At, Text};
 use crate::spec::{Declared, number};
@@ -24,10 +24,32 @@ pub struct LunSpec {
     pub number: u8,
     /// Its size.
     pub size: ByteSize,
-    /// The file on the server that holds its data, which stor makes when it is missing.
+    /// Where its data lies on the server: a file, or a block device.
     pub backing: AbsPath,
-    /// Whether the file's blocks are taken at once.
-    pub allocation: Allocation,
+    /// What that is.
+    pub kind: Backing,
+}
+
+/// What is behind a LUN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backing {
+    /// A file, which stor makes when it is missing.
+    File(Allocation),
+    /// A block device, which is offered as it is.
+    Device {
+        /// Whether it may carry something that stor did not put there.
+        adopted: bool,
+    },
+    /// A logical volume, which stor makes when it is missing.
+    Volume(VolumeName),
+}
+
+impl LunSpec {
+    /// Whether initiators reach a block device.
+    #[must_use]
+    pub fn is_block(&self) -> bool {
+        !matches!(self.kind, Backing::File(_))
+    }
 }
 
 /// When the blocks of a backing file are taken.
@@ -48,10 +70,21 @@ pub enum Allocation {
 pub struct RawLun {
     /// Its name: that of the image that it is.
     pub name: Text<ImageId>,
-    /// Its size, with a unit. It may grow later; it never shrinks.
+    /// Its size, with a unit. It may grow later; it never shrinks. That of a `device` is the size that the device has.
     pub size: Text<ByteSize>,
     /// The file on the server that holds its data. stor makes it when it is missing, and never overwrites one.
-    pub backing: Text<AbsPath>,
+    #[schemars(extend("x-default" = "this, `device` or `volume` has to be there"))]
+    pub backing: Option<Text<AbsPath>>,
+    /// The block device on the server that holds its data, by a name that stays: `/dev/disk/by-id/..`, `/dev/vg0/web1`. It is offered
+    /// as it is; stor never writes to it, and refuses one that is in use or carries data of others.
+    #[schemars(extend("x-default" = "none"))]
+    pub device: Option<Text<AbsPath>>,
+    /// The same device once more: it may carry a file system, a partition table or the like, which guests see and may overwrite.
+    #[schemars(extend("x-default" = "such a device is refused"))]
+    pub adopt: Option<Text<AbsPath>>,
+    /// The logical volume on the server that holds its data, `GROUP/NAME`. stor makes it in a volume group that is there.
+    #[schemars(extend("x-default" = "none"))]
+    pub volume: Option<Text<VolumeName>>,
     /// When the blocks of a backing file are taken: `sparse`, as they are written, or `full`, at once.
     #[schemars(extend("default" = "sparse"))]
     pub allocation: Option<At<Allocation>>,
@@ -75,8 +108,8 @@ impl RawLun {
         let range = 1..=LAST_NUMBER;
         let number =
             number(self.number, position, range, format_args!("{subject}: number"), declared.problems);
-        let allocation = self.allocation.map_or(Allocation::Sparse, |at| at.value);
-        Some(LunSpec { name: name?, number, size: size?, backing: backing?, allocation })
+        let (backing, kind) = backing?;
+        Some(LunSpec { name: name?, number, size: size?, backing, kind })
     }
 
     fn resolve_size(&self, subject: &str, declared: &mut Declared<'_>) -> Option<ByteSize> {
@@ -90,17 +123,75 @@ impl RawLun {
         Some(size)
     }
 
+    /// Exactly one of the three that can hold a LUN's data.
     fn resolve_backing(
         &self,
         subject: &str,
         server: Option<&HostId>,
         declared: &mut Declared<'_>,
-    ) -> Option<AbsPath> {
-        let path = self.backing.parse(format_args!("{subject}: backing"), declared.problems)?;
-        if let Some(server) = server {
-            let (place, owner) = (self.backing.place, subject.to_owned());
-            declared.space.serve((server, &path), place, owner, "backing file", declared.problems);
+    ) -> Option<(AbsPath, Backing)> {
+        let owner = || subject.to_owned();
+        let found = match (&self.backing, &self.device, &self.volume) {
+            (Some(file), None, None) => {
+                let path = file.parse(format_args!("{subject}: backing"), declared.problems)?;
+                if let Some(server) = server {
+                    let claim = (file.place, owner(), "backing file");
+                    declared.space.serve((server, &path), claim.0, claim.1, claim.2, declared.problems);
+                }
+                (path, Backing::File(self.allocation.map_or(Allocation::Sparse, |at| at.value)))
+            }
+            (None, Some(device), None) => {
+                let path = device.parse(format_args!("{subject}: device"), declared.problems)?;
+                if !path.as_str().starts_with("/dev/") {
+                    let message = format!("{subject}: device {path} is none: devices are below /dev");
+                    problem(declared, device.place, message, "name a file with backing:");
+                    return None;
+                }
+                if let Some(server) = server {
+                    declared.space.device((server, &path), device.place, owner(), declared.problems);
+                }
+                let adopted = self.resolve_adopted(subject, &path, declared)?;
+                (path, Backing::Device { adopted })
+            }
+            (None, None, Some(volume)) => {
+                let name = volume.parse(format_args!("{subject}: volume"), declared.problems)?;
+                let path = name.device().clone();
+                if let Some(server) = server {
+                    declared.space.device((server, &path), volume.place, owner(), declared.problems);
+                }
+                (path, Backing::Volume(name))
+            }
+            _ => {
+                let message = format!("{subject}: exactly one of backing, device and volume has to be there");
+                let hint = "backing: a file, device: a block device that is there, volume: a logical volume";
+                problem(declared, self.name.place, message, hint);
+                return None;
+            }
+        };
+        self.refuse_misplaced(subject, &found.1, declared);
+        Some(found)
+    }
+
+    fn resolve_adopted(&self, subject: &str, path: &AbsPath, declared: &mut Declared<'_>) -> Option<bool> {
+        let Some(adopt) = &self.adopt else { return Some(false) };
+        let named = adopt.parse(format_args!("{subject}: adopt"), declared.problems)?;
+        if named != *path {
+            let message = format!("{subject}: adopt names {named}, and its device is {path}");
+            problem(declared, adopt.place, message, "name the same device, or remove the key");
+            return None;
         }
-        Some(path)
+        Some(true)
+    }
+
+    /// Refuses keys that mean nothing for what is behind the LUN.
+    fn refuse_misplaced(&self, subject: &str, kind: &Backing, declared: &mut Declared<'_>) {
+        if let (Some(adopt), false) = (&self.adopt, matches!(kind, Backing::Device { .. })) {
+            let message = format!("{subject}: adopt is for a device");
+            problem(declared, adopt.place, message, "remove the key");
+        }
+        if let (Some(allocation), false) = (&self.allocation, matches!(kind, Backing::File(_))) {
+            let message = format!("{subject}: allocation is for a backing file");
+            problem(declared, allocation.place, message, "remove the key");
+        }
     }
 }

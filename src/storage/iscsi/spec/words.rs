@@ -1,10 +1,11 @@
-//! Single words of an iSCSI entry: names of targets, CHAP users, portals.
+//! Single words of an iSCSI entry: names of targets, CHAP users, portals, logical volumes.
 //!
 //! Imports only the building blocks of `spec`.
 
 use std::fmt;
 use std::str::FromStr;
 
+use crate::model::AbsPath;
 use crate::spec::input::Scalar;
 use crate::spec::scalar::{Address, ScalarError};
 
@@ -132,6 +133,57 @@ impl FromStr for Portal {
     }
 }
 
+/// A logical volume, `GROUP/NAME` (lvm(8), "VALID NAMES").
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VolumeName {
+    /// Its volume group.
+    pub group: String,
+    /// Its name within the group.
+    pub name: String,
+    device: AbsPath,
+}
+
+impl VolumeName {
+    /// The device that it is.
+    #[must_use]
+    pub fn device(&self) -> &AbsPath {
+        &self.device
+    }
+}
+
+impl fmt::Display for VolumeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.group, self.name)
+    }
+}
+impl Scalar for VolumeName {
+    const KIND: &'static str = "logical volume";
+    const PATTERN: &'static str = "^[A-Za-z0-9_][A-Za-z0-9+_.-]{0,62}/[A-Za-z0-9_][A-Za-z0-9+_.-]{0,62}$";
+}
+impl FromStr for VolumeName {
+    type Err = ScalarError;
+    fn from_str(text: &str) -> Result<Self, ScalarError> {
+        let part = |part: &str| {
+            let first = part.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
+            first
+                && part.len() <= 63
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"+_.-".contains(&b))
+        };
+        let both = text.split_once('/').filter(|(group, name)| part(group) && part(name));
+        let device = AbsPath::new(format!("/dev/{text}")).ok();
+        match (both, device) {
+            (Some((group, name)), Some(device)) => {
+                Ok(Self { group: group.to_owned(), name: name.to_owned(), device })
+            }
+            _ => {
+                let expected =
+                    "a logical volume like vg0/web1: the volume group, a slash and the volume's name";
+                Err(ScalarError::Form { text: text.to_owned(), expected })
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,6 +223,17 @@ mod tests {
         assert_eq!("10.0.0.11:3261".parse::<Portal>().unwrap().port, 3261);
         for bad in ["10.0.0.11:", "10.0.0.11:0", "10.0.0.11:65536", "[::1]:3260", ":3260", "*:3260"] {
             assert!(bad.parse::<Portal>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_logical_volume_is_a_group_and_a_name() {
+        assert_eq!("vg0/web-1".parse::<VolumeName>().unwrap().device().as_str(), "/dev/vg0/web-1");
+        for bad in [
+            "", "web1", "/web1", "vg0/", "vg0/a/b", "vg0/-a", "-v/a", "vg0/a b", "vg0/..", "../vda",
+            "vg0/a@b",
+        ] {
+            assert!(bad.parse::<VolumeName>().is_err(), "{bad}");
         }
     }
 }

@@ -3,7 +3,7 @@
 # Touches this target and these backing objects only, there and in the saved file; may run again after having been killed.
 import json, os, sys
 try:
-    from rtslib_fb import FabricModule, FileIOStorageObject, MappedLUN, NetworkPortal, LUN, NodeACL, RTSRoot, TPG, Target
+    from rtslib_fb import BlockStorageObject, FabricModule, FileIOStorageObject, MappedLUN, NetworkPortal, LUN, NodeACL, RTSRoot, TPG, Target
     from rtslib_fb.root import default_save_file
     from rtslib_fb.utils import RTSLibError
 except ImportError as error:
@@ -46,8 +46,25 @@ def save(root, iqn, names):
     os.close(descriptor)
 
 def same(item, lun):
-    return (item.is_configured() and item.plugin == 'fileio' and item.udev_path == lun['path'] and not item.write_back
-            and item.size == lun['size'] and item.wwn == lun['serial'])
+    """Whether an object is the one that is wanted, but for the size of a file."""
+    return (item.is_configured() and item.plugin == lun['plugin'] and item.udev_path == lun['path'] and not item.write_back
+            and item.wwn == lun['serial'])
+
+def grow(item, lun):
+    """The kernel takes another size of a file while it is in use; that of a device it asks for itself."""
+    if item.size > lun['size']:
+        fail('%s has %d bytes, and never gets fewer' % (lun['object'], item.size))
+    with open(item.path + '/control', 'w') as control:
+        control.write('fd_dev_size=%d' % lun['size'])
+    if item.size != lun['size']:
+        fail('the kernel kept the size of %s' % lun['object'])
+
+def opened(lun):
+    if lun['plugin'] == 'block':
+        return BlockStorageObject(lun['object'], dev=lun['path'], wwn=lun['serial'])
+    if not os.path.isfile(lun['path']):
+        fail('%s is no file' % lun['path'])
+    return FileIOStorageObject(lun['object'], dev=lun['path'], size=lun['size'], wwn=lun['serial'])
 
 def backing_objects(root, target, wanted):
     """The object behind each LUN; what differs is made anew, which is safe only while nobody is logged in."""
@@ -62,9 +79,9 @@ def backing_objects(root, target, wanted):
             item.delete()
             item = None
         if item is None:
-            if not os.path.isfile(lun['path']):
-                fail('%s is no file' % lun['path'])
-            item = FileIOStorageObject(lun['object'], dev=lun['path'], size=lun['size'], wwn=lun['serial'])
+            item = opened(lun)
+        elif lun['plugin'] == 'fileio' and item.size != lun['size']:
+            grow(item, lun)
         made[lun['number']] = item
     return made
 
