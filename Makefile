@@ -5,8 +5,6 @@
 test:
 	scripts/test
 
-# The full-kernel tier: three virtual machines under emulation; half an hour on two cores.
+# The full-kernel tier, all of it: virtual machines under emulation. scripts/test passes the short part.
 test-vm:
-	vagrant/vm up
-	vagrant/vm snapshot booted
-	cargo test --test vm -- --ignored --test-threads=1; status=$$?; vagrant/vm down; exit $$status
+	scripts/test-vm

@@ -1,21 +1,17 @@
 //! NFS by the kernel's server: mounted by systemd or by libvirt, v4.2 or v3, with migrations, reboots, drift and removal.
 
-use std::collections::BTreeSet;
-
-use crate::harness::{Machines, cluster};
+use crate::harness::{Machines, Packages, Traces, cluster};
 
 const IMAGE: &str = "/var/lib/libvirt/images/vmstore/web1.img";
 
-/// What stor may change on a host, but for packages and what they bring.
-const TRACES: &str = "find /etc/exports.d /etc/nfs.conf.d /etc/systemd/system /etc/libvirt/storage /etc/libvirt/qemu \
-     /var/lib/stor /root/.ssh -type f,l 2>/dev/null | grep -vE 'system/.*(rpc|nfs-|fsidd)|nfs.conf.d/local.conf' | sort; cat /root/.ssh/authorized_keys | wc -l; \
-     ls /var/lib/libvirt/images; grep ' nfs4* ' /proc/self/mounts; cat /var/lib/nfs/etab 2>/dev/null; nft list ruleset";
+const INSTALLED: Packages =
+    Packages("nfs", &[("store1", "nfs-kernel-server"), ("kvm1", "nfs-common"), ("kvm2", "nfs-common")]);
 
 #[test]
 #[ignore = "needs virtual machines: make test-vm"]
 fn a_guest_moves_and_survives_reboots_on_a_kernel_export() {
     let machines = Machines::fresh(&cluster("cluster-nfs.yaml"));
-    let before = traces(&machines);
+    let before = Traces::of(&machines);
 
     machines.stor(&["plan", "--detailed-exitcode"]).exits(4).says(&["export /srv/vmstore"]);
     machines.stor(&["apply", "--yes"]).exits(0).says(&["every hypervisor reaches the same images"]);
@@ -41,7 +37,7 @@ fn a_guest_moves_and_survives_reboots_on_a_kernel_export() {
     machines.stor(&["destroy", "--yes"]).exits(0);
     assert!(machines.on("store1", "ls /srv/vmstore").contains("web1.img"), "the data is gone");
     assert_eq!(machines.on("store1", "systemctl is-enabled nfs-server || true").trim(), "disabled");
-    nothing_is_left(&machines, &before);
+    before.are_those_of(&machines);
 }
 
 fn what_is_changed_by_hand_is_shown_and_mended(machines: &Machines) {
@@ -75,8 +71,8 @@ fn a_guest_waits_for_a_server_that_boots(machines: &Machines) {
 #[ignore = "needs virtual machines: make test-vm"]
 fn libvirt_mounts_version_3_with_root_taken_away() {
     let file = cluster("cluster-nfs.yaml");
-    let machines = Machines::with_packages(&file);
-    let before = traces(&machines);
+    let machines = Machines::with_packages(&INSTALLED, &file);
+    let before = Traces::of(&machines);
     let user = machines.on("kvm1", "id -u libvirt-qemu").trim().to_owned();
     let group = machines.on("kvm1", "id -g libvirt-qemu").trim().to_owned();
     let nfs = format!(
@@ -97,13 +93,13 @@ fn libvirt_mounts_version_3_with_root_taken_away() {
     assert!(machines.heartbeat("kvm2", IMAGE).is_intact());
     machines.on("kvm2", "virsh -q destroy web1");
     machines.stor(&["destroy", "--yes"]).exits(0);
-    nothing_is_left(&machines, &before);
+    before.are_those_of(&machines);
 }
 
 #[test]
 #[ignore = "needs virtual machines: make test-vm"]
 fn firewalls_that_drop_let_only_the_named_peers_in() {
-    let machines = Machines::with_packages(&cluster("cluster-nfs.yaml"));
+    let machines = Machines::with_packages(&INSTALLED, &cluster("cluster-nfs.yaml"));
     let guarded = "table inet guard { chain input { type filter hook input priority 0; policy drop; \
                    ct state established,related accept; iif lo accept; icmp type echo-request accept; tcp dport 22 accept; }; }";
     for machine in ["store1", "kvm1", "kvm2"] {
@@ -129,17 +125,59 @@ fn firewalls_that_drop_let_only_the_named_peers_in() {
     machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
 }
 
-fn traces(machines: &Machines) -> BTreeSet<String> {
-    let lines =
-        |machine| machines.on(machine, TRACES).lines().map(|line| format!("{machine}: {line}")).collect();
-    ["store1", "kvm1", "kvm2"].into_iter().flat_map(|machine| -> Vec<String> { lines(machine) }).collect()
+#[test]
+#[ignore = "needs virtual machines: make test-vm"]
+fn what_serves_an_export_and_whose_rights_it_takes_change_under_kernel_mounts() {
+    let machines = Machines::with_packages(&INSTALLED, &cluster("cluster-nfs.yaml"));
+    let before = Traces::of(&machines);
+    machines.stor(&["apply", "--yes"]).exits(0);
+    machines.stor(&["start", "web1"]).exits(0);
+    machines.beats_on("kvm1", IMAGE, 3);
+
+    // Whose rights are taken away changes for a guest that runs no more.
+    machines.stor(&["migrate", "web1", "--cold", "--shutdown", "--to", "kvm2"]).exits(0);
+    machines.beats_on("kvm2", IMAGE, 3);
+    machines.on("kvm2", "virsh -q destroy web1");
+    let owner = |name: &str| machines.on("kvm1", &format!("id -{name} libvirt-qemu")).trim().to_owned();
+    let squash = format!("squash: root, anonuid: {}, anongid: {} }}", owner("u"), owner("g"));
+    machines.edit("provider: kernel }", &format!("provider: kernel, {squash}"));
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(4);
+    machines
+        .stor(&["apply", "--yes", "--prune"])
+        .exits(0)
+        .says(&["every hypervisor reaches the same images"]);
+    let shown = machines.on("store1", "exportfs -v");
+    assert!(shown.contains(",root_squash"), "{shown}");
+    starts_and_stops(&machines);
+
+    machines.edit("provider: kernel,", "provider: ganesha,");
+    machines
+        .stor(&["apply", "--yes", "--prune"])
+        .exits(0)
+        .says(&["every hypervisor reaches the same images"]);
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    assert!(machines.on("store1", "ss -Hltnp sport = :2049").contains("ganesha"));
+    starts_and_stops(&machines);
+
+    machines.edit(&format!("provider: ganesha, {squash}"), "provider: kernel }");
+    machines
+        .stor(&["apply", "--yes", "--prune"])
+        .exits(0)
+        .says(&["every hypervisor reaches the same images"]);
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    assert!(machines.on("store1", "exportfs -v").contains("no_root_squash"));
+    starts_and_stops(&machines);
+    machines.stor(&["destroy", "--yes"]).exits(0);
+    before.are_those_of(&machines);
 }
 
-fn nothing_is_left(machines: &Machines, before: &BTreeSet<String>) {
-    let after = traces(machines);
-    let only = |these: &BTreeSet<String>, those: &BTreeSet<String>| -> Vec<String> {
-        these.difference(those).cloned().collect()
-    };
-    assert_eq!(only(&after, before), <[String; 0]>::default(), "destroy left something");
-    assert_eq!(only(before, &after), <[String; 0]>::default(), "destroy took too much");
+/// The guest, which is on kvm2, runs, moves to kvm1, back, and stops.
+fn starts_and_stops(machines: &Machines) {
+    machines.stor(&["start", "web1"]).exits(0);
+    machines.beats_on("kvm2", IMAGE, 3);
+    machines.stor(&["migrate", "web1", "--to", "kvm1"]).exits(0);
+    machines.stor(&["migrate", "web1", "--to", "kvm2"]).exits(0);
+    machines.beats_on("kvm2", IMAGE, 3);
+    assert!(machines.heartbeat("kvm2", IMAGE).is_intact());
+    machines.on("kvm2", "virsh -q destroy web1");
 }
