@@ -16,6 +16,7 @@ pub mod mount_unit;
 pub mod nfs;
 pub mod packages;
 pub mod planning;
+pub mod pool;
 pub mod probe;
 pub mod spec;
 

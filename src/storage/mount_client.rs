@@ -1,7 +1,7 @@
 //! What a hypervisor needs to have a storage mounted: unit, mount point, mount, and the directory pool on it. Pure.
 //!
 //! Shared by the backends that mount. Recognises what the user mounts himself and what stands in the way. Imports
-//! `mount_unit`, `mount_probe`, `planning`, `libvirt` (pool XML, readers), `spec` and `model`. Packages and the unit's own words are the
+//! `mount_unit`, `mount_probe`, `planning`, `pool`, `libvirt` (readers), `spec` and `model`. Packages and the unit's own words are the
 //! backend's.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,8 @@ use super::mount_probe::mount_table::{self, Mount};
 use super::mount_probe::mounts;
 use super::mount_unit::{self, MountUnit, UnitState};
 use super::planning::{Stop, refuse};
-use crate::libvirt::{pool_xml, pools, qemu_conf};
+use super::pool::{self, Pool};
+use crate::libvirt::qemu_conf;
 use crate::model::{
     AbsPath, Difference, Effect, HostId, Observations, Owned, OwnedKind, Query, Record, ResourceId,
     ResourceKind, Risk, Step, StorageId, Unknown, Wave,
@@ -27,14 +28,14 @@ pub fn queries(id: &StorageId, path: &AbsPath) -> Vec<Query> {
         mount_unit::state(&unit),
         mount_unit::text_on_host(&unit),
         mount_unit::first_entry(path, &[]),
-        pools::query([id.as_str()]),
+        pool::query(id),
     ]
 }
 
 /// What the record of a hypervisor holds for a mounted storage.
 #[must_use]
 pub fn claims(id: &StorageId, path: &AbsPath) -> [Owned; 3] {
-    [unit(id, path), mount_point(id, path), pool(id)]
+    [unit(id, path), mount_point(id, path), pool::claim(id)]
 }
 
 fn unit(id: &StorageId, path: &AbsPath) -> Owned {
@@ -43,10 +44,6 @@ fn unit(id: &StorageId, path: &AbsPath) -> Owned {
 
 fn mount_point(id: &StorageId, path: &AbsPath) -> Owned {
     Owned::new(OwnedKind::Directory, path.as_str()).of_storage(id)
-}
-
-fn pool(id: &StorageId) -> Owned {
-    Owned::new(OwnedKind::Pool, id.as_str()).of_storage(id)
 }
 
 /// Whether a hypervisor has a storage mounted, as the kernel's mount table shows it.
@@ -199,15 +196,16 @@ impl MountClient<'_> {
 
     /// Tells whether a pool of libvirt's own mounts the storage now and has to give way.
     fn netfs_goes(&self) -> Result<bool, Stop> {
-        let Self { cluster, id, seen, host, .. } = *self;
-        let answer = seen.answer(host, &pools::query([id.as_str()]))?;
-        let Ok(pools) = pools::parse(answer) else { return Ok(false) };
-        let owned = Record::observed(seen, &cluster.name, host)?.owns(OwnedKind::Pool, id.as_str());
-        let netfs = pools.get(id.as_str()).filter(|pool| pool.active && pool.definition.kind == "netfs");
-        let differs = |pool: &&pools::PoolSeen| {
-            pool_xml::parse(self.pool).is_ok_and(|own| !own.differences(&pool.definition).is_empty())
+        let pool = self.libvirt_pool();
+        let shown = match pool.shown() {
+            Ok(shown) => shown,
+            // Whether libvirt can be asked at all is said when the pool is planned.
+            Err(Stop::Refused(..)) => None,
+            Err(unknown) => return Err(unknown),
         };
-        Ok(owned && netfs.is_some_and(|pool| self.anew == Anew::Yes || differs(&pool)))
+        let netfs = shown.filter(|shown| shown.active && shown.definition.kind == "netfs");
+        let goes = netfs.is_some_and(|shown| self.anew == Anew::Yes || !pool.differences(&shown).is_empty());
+        Ok(goes && pool.is_own()?)
     }
 
     /// Fails, and changes nothing, while anybody has a file open there.
@@ -345,73 +343,28 @@ impl MountClient<'_> {
     /// # Errors
     /// [`Stop`]
     pub fn pool(&self, steps: &mut Vec<Step>) -> Result<(), Stop> {
-        let Self { cluster, id, seen, host, .. } = *self;
-        let xml = self.pool;
-        let goes = self.netfs_goes()?;
-        if goes {
+        let (id, pool) = (self.id, self.libvirt_pool());
+        let mut besides = Vec::new();
+        if self.netfs_goes()? {
             let effect = Effect::RemovePool { name: id.to_string() };
             let title = format!("stop pool {id}, which unmounts it, to make it anew");
             let difference =
                 Difference::new(format!("pool.{id}"), "as the file says", "mounted by libvirt as before");
             let step = self.step(Wave::ReleasePool, self.pool_id(), title, effect);
             steps.push(step.because(difference).risking(Risk::Disruptive));
+            besides.push(Difference::new(pool.field("state"), "active", "stopped before"));
         }
-        let answer = seen.answer(host, &pools::query([id.as_str()]))?;
-        let pools = match pools::parse(answer) {
-            Ok(pools) => pools,
-            Err(reason) => {
-                return refuse(
-                    format!("host {host}: cannot ask libvirt for its pools: {reason}"),
-                    "install libvirt's daemon and clients there, and see `systemctl status libvirtd`",
-                );
-            }
-        };
-        let field = |name: &str| format!("pool.{id}.{name}");
-        let mut why = Vec::new();
-        if let Some(found) = pools.get(id.as_str()) {
-            // The builder's own XML always reads back.
-            why = pool_xml::parse(xml).map(|own| own.differences(&found.definition)).unwrap_or_default();
-            if goes {
-                why.push(Difference::new(field("state"), "active", "stopped before"));
-            }
-            if !found.active {
-                why.push(Difference::new(field("state"), "active", "inactive"));
-            }
-            if !found.autostart {
-                why.push(Difference::new(field("autostart"), "yes", "no"));
-            }
-            let owned = Record::observed(seen, &cluster.name, host)?.owns(OwnedKind::Pool, id.as_str());
-            if !why.is_empty() && !owned {
-                let seen: Vec<String> =
-                    why.iter().map(|it| format!("{} is {}", it.field, it.observed)).collect();
-                return refuse(
-                    format!("host {host}: pool {id} exists, stor did not make it, and {}", seen.join(", ")),
-                    format!(
-                        "give the storage another name, or remove the pool: `virsh pool-destroy {id}`, `virsh pool-undefine {id}`"
-                    ),
-                );
-            }
-            if owned && found.active && self.mounted()?.is_none() {
-                why.push(Difference::new(
-                    field("volumes"),
-                    "as the mount has them",
-                    "read before it was mounted",
-                ));
-            }
-        } else {
-            why.push(Difference::new(format!("pool.{id}"), "active, autostarted", "absent"));
+        let active = pool.shown()?.is_some_and(|shown| shown.active);
+        if active && pool.is_own()? && self.mounted()?.is_none() {
+            let field = pool.field("volumes");
+            besides.push(Difference::new(field, "as the mount has them", "read before it was mounted"));
         }
-        if why.is_empty() {
-            return Ok(());
-        }
-        let effect = Effect::EnsurePool { name: id.to_string(), xml: xml.to_owned() };
-        let title = match pools.get(id.as_str()) {
-            Some(pool) if pool.active => format!("bring pool {id} up to date"),
-            _ => format!("define and start pool {id}"),
-        };
-        let mut step = self.step(Wave::Pool, self.pool_id(), title, effect).owning(pool(id));
-        step.why = why;
-        steps.push(step);
+        steps.extend(pool.plan(besides)?);
         Ok(())
+    }
+
+    fn libvirt_pool(&self) -> Pool<'_> {
+        let Self { cluster, id, seen, host, pool, .. } = *self;
+        Pool { cluster, id, seen, host, xml: pool }
     }
 }
