@@ -238,3 +238,41 @@ fn a_target_given_back_that_breaks_anywhere_is_finished_by_the_next() {
     let named = DeleteData(["san".parse().unwrap()].into());
     breaks_anywhere(&[Goal::Apply(&file)], &Goal::Destroy(&file, named));
 }
+
+/// Likewise, offered by the kernel to hypervisors whose own kernels log in.
+fn with_sessions(secret: &str, more: &str) -> Cluster {
+    let file = with_iscsi("1GiB", secret);
+    let hosts = CLUSTER.split("storage:").next().unwrap();
+    let text = format!(
+        "{hosts}storage:
+  san:
+    iscsi:
+      server: store1
+      iqn: iqn.2026-01.lab.stor:san
+      provider: lio
+      access: session{more}
+      chap: {{ user: stor, secret: {{ env: STOR_CHAP }} }}
+      luns: [{{ name: web1, size: 1GiB, backing: /data/luns/web1.img }}]
+images:
+  web1: {{ storage: san, size: 1GiB }}
+guests:
+  web1: {{ image: web1, memory: 192MiB, on: kvm1 }}
+"
+    );
+    Cluster { secrets: file.secrets, ..cluster(&text) }
+}
+
+#[test]
+fn sessions_that_break_anywhere_are_finished_by_the_next_run() {
+    let first = with_sessions("chap-secret-1", "");
+    breaks_anywhere(&[], &Goal::Apply(&first));
+    breaks_anywhere(&[Goal::Apply(&first)], &Goal::Apply(&with_sessions("chap-secret-2", "")));
+    let two = with_sessions("chap-secret-1", "\n      portals: [10.77.0.11, 10.88.0.11]");
+    breaks_anywhere(&[Goal::Apply(&two)], &Goal::Apply(&first));
+}
+
+#[test]
+fn sessions_given_back_that_break_anywhere_are_finished_by_the_next_run() {
+    let file = with_sessions("chap-secret-1", "");
+    breaks_anywhere(&[Goal::Apply(&file)], &Goal::Destroy(&file, DeleteData::default()));
+}

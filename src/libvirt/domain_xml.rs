@@ -144,6 +144,10 @@ fn disk(image: GuestDisk<'_>) -> Element {
         ImageLocation::File(path) => {
             ("file", driver.with("io", "threads"), Element::new("source").with("file", path.as_str()))
         }
+        // The kernel queues O_DIRECT on a block device without blocking QEMU.
+        ImageLocation::Device(path) => {
+            ("block", driver.with("io", "native"), Element::new("source").with("dev", path.as_str()))
+        }
         ImageLocation::Gluster { servers, volume, path } => {
             let source = Element::new("source")
                 .with("protocol", "gluster")

@@ -26,6 +26,8 @@ pub struct PoolDefinition {
     pub source_device: Option<String>,
     /// Format of the source.
     pub source_format: Option<String>,
+    /// How the source is logged in to: type, user, and what its secret is for.
+    pub source_auth: Option<String>,
     /// Mount options (`fs:mount_opts`), sorted.
     pub mount_options: Vec<String>,
 }
@@ -64,6 +66,43 @@ pub fn netfs_pool(
         .render()
 }
 
+/// Where a pool of LUNs has its volumes: links that are the same on every host.
+pub const ISCSI_PATH: &str = "/dev/disk/by-path";
+
+/// How a pool logs in to its target.
+#[derive(Debug, Clone, Copy)]
+pub struct ChapLogin<'a> {
+    /// The CHAP user.
+    pub user: &'a str,
+    /// What the libvirt secret with the value is for (its `usage`).
+    pub usage: &'a str,
+}
+
+/// Writes the XML of a pool whose volumes are the LUNs of an iSCSI target. libvirt takes one portal.
+#[must_use]
+pub fn iscsi_pool(
+    name: &StorageId,
+    (address, port): (&str, u16),
+    target: &str,
+    login: Option<ChapLogin<'_>>,
+) -> String {
+    let auth = login.map(|login| {
+        let secret = Element::new("secret").with("usage", login.usage);
+        Element::new("auth").with("type", "chap").with("username", login.user).child(secret)
+    });
+    let source = Element::new("source")
+        .child(Element::new("host").with("name", address).with("port", port.to_string()))
+        .child(Element::new("device").with("path", target))
+        .extended(auth);
+    let target = Element::new("target").child(Element::new("path").containing(ISCSI_PATH));
+    Element::new("pool")
+        .with("type", "iscsi")
+        .child(Element::new("name").containing(name.as_str()))
+        .child(source)
+        .child(target)
+        .render()
+}
+
 /// Reads a pool's XML: one of the builders' or what `virsh pool-dumpxml` printed.
 ///
 /// # Errors
@@ -89,8 +128,16 @@ pub fn parse(text: &str) -> Result<PoolDefinition, LibvirtError> {
             .and_then(|format| format.attribute("type"))
             .filter(|format| *format != "auto")
             .map(str::to_owned),
+        source_auth: source.first("auth").map(auth),
         mount_options: mount_options(&root),
     })
+}
+
+fn auth(element: &Element) -> String {
+    let secret = element.first("secret");
+    let named = secret.and_then(|secret| secret.attribute("usage").or_else(|| secret.attribute("uuid")));
+    let part = |name: &str| element.attribute(name).unwrap_or_default().to_owned();
+    format!("{} {} {}", part("type"), part("username"), named.unwrap_or_default())
 }
 
 fn mount_options(root: &Element) -> Vec<String> {
@@ -141,6 +188,7 @@ impl PoolDefinition {
             ("source.dir", shown(&self.source_dir), shown(&observed.source_dir)),
             ("source.device", shown(&self.source_device), shown(&observed.source_device)),
             ("mount_options", self.mount_options.join(","), observed.mount_options.join(",")),
+            ("source.auth", shown(&self.source_auth), shown(&observed.source_auth)),
             ("source.format", shown(&self.source_format), shown(&observed.source_format)),
         ];
         fields

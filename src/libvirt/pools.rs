@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::pool_xml::{self, PoolDefinition};
+use super::xml;
 use crate::model::{AbsPath, Answer, Command, Query};
 
 /// The pools of one host that were asked for.
@@ -73,6 +74,20 @@ pub fn parse(answer: &Answer) -> Result<Pools, String> {
         rest = &rest[end..];
     }
     Ok(pools)
+}
+
+/// Asks which kinds of pools the daemon has a backend for (libvirt 5.2, `virConnectGetStoragePoolCapabilities`).
+#[must_use]
+pub fn capabilities() -> Query {
+    Query::new(Command::new("virsh").args(["-r", "-c", "qemu:///system", "pool-capabilities"]))
+}
+
+/// Reads the answer of [`capabilities`]; `None` when it does not tell.
+#[must_use]
+pub fn supports(answer: &Answer, kind: &str) -> Option<bool> {
+    let root = answer.ok().then(|| xml::parse(answer.stdout.trim(), "pool capabilities").ok())??;
+    let pool = root.all("pool").find(|pool| pool.attribute("type") == Some(kind))?;
+    Some(pool.attribute("supported") == Some("yes"))
 }
 
 #[cfg(test)]

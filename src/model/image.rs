@@ -32,6 +32,8 @@ impl fmt::Display for ImageFormat {
 pub enum ImageLocation {
     /// A file below a mount.
     File(AbsPath),
+    /// A block device: a LUN that the host's kernel is logged in to.
+    Device(AbsPath),
     /// A file on a GlusterFS volume through libgfapi.
     Gluster {
         /// Servers, in the order in which they are tried.
@@ -82,7 +84,7 @@ impl fmt::Display for ImageLocation {
     /// Shows the path, or QEMU's URL (`qemu-block-drivers(7)`).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => path.fmt(f),
+            Self::File(path) | Self::Device(path) => path.fmt(f),
             Self::Gluster { servers, volume, path } => {
                 write!(f, "gluster://{}/{volume}/{path}", servers.first().map_or("", String::as_str))
             }

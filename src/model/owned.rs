@@ -46,6 +46,9 @@ pub enum OwnedKind {
     /// A target that stor made with the kernel's LIO; `name` is its name, the detail `objects` what is behind its LUNs, `stamp`
     /// the file with the stamp of its secret.
     LioTarget,
+    /// A target that stor had a hypervisor's kernel log in to; `name` is the target's, the details `portals` and `devices` say
+    /// where and what came of it, `stamp` is the file with the stamp of its secret.
+    IscsiSession,
     /// A libvirt storage pool; `name` is the pool's name.
     Pool,
     /// A libvirt secret; `name` is its UUID, the detail `stamp` the file with the stamp of its value.

@@ -82,6 +82,17 @@ impl AbsPath {
         }
     }
 
+    /// A link of udev's to a block device, `/dev/disk/KIND/NAME`.
+    ///
+    /// Such a name may hold colons (`ip-10.0.0.11:3260-iscsi-..`), which no other path may; whoever writes this path into a
+    /// shell quotes it, as all words. What else it may not hold is left out of it, so that it leads nowhere.
+    #[must_use]
+    pub fn device_link(kind: &str, name: &str) -> Self {
+        let known = |c: &char| c.is_ascii_alphanumeric() || ":_.-+@=".contains(*c);
+        let name: String = name.chars().filter(known).collect();
+        Self(format!("/dev/disk/{kind}/{name}"))
+    }
+
     /// The path as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -141,9 +141,10 @@ fn create_image(image: &ImageSpec) -> Result<Expansion<'_>, ExpandError> {
     match &image.location {
         ImageLocation::File(path) => create_file(image, path),
         // An export's images are made on its server, as files.
-        ImageLocation::Gluster { .. } | ImageLocation::Nfs { .. } | ImageLocation::Iscsi { .. } => {
-            create_remote(image)
-        }
+        ImageLocation::Device(_)
+        | ImageLocation::Gluster { .. }
+        | ImageLocation::Nfs { .. }
+        | ImageLocation::Iscsi { .. } => create_remote(image),
     }
 }
 

@@ -119,6 +119,7 @@ fn steps(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> Res
             let effect = Effect::RemovePool { name: name.to_owned() };
             vec![removal(ResourceKind::Pool).step(Wave::ReleasePool, format!("remove pool {name}"), effect)]
         }
+        OwnedKind::IscsiSession => session(&removal(ResourceKind::Session))?,
         OwnedKind::Secret => secret(&removal(ResourceKind::Secret))?,
         OwnedKind::Unit => {
             let title = format!("stop and remove {name}");
@@ -183,6 +184,18 @@ fn steps(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> Res
         },
         OwnedKind::Image => image(scene, &removal(ResourceKind::Image), data)?,
     })
+}
+
+/// After the pool, which has logged out at one of the portals.
+fn session(removal: &Removal<'_>) -> Result<Vec<Step>, Box<Blocked>> {
+    let (iqn, detail) = (removal.entry.name.as_str(), &removal.entry.detail);
+    let portals =
+        detail.get("portals").map_or("", String::as_str).split(' ').filter(|portal| !portal.is_empty());
+    let leave = iscsi::commands::open_iscsi::leave(iqn, portals);
+    let stamp = detail.get("stamp").map(|path| Command::new("rm").args(["-f", "--", path.as_str()]));
+    let commands = [leave].into_iter().chain(stamp).collect();
+    let title = format!("log out of target {iqn}, its LUNs keep their data");
+    Ok(vec![removal.step(Wave::ReleaseMount, title, Effect::Run(commands))])
 }
 
 /// After the pools and sessions that log in with it.

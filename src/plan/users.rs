@@ -1,6 +1,6 @@
 //! Which guests use storage that is about to go.
 //!
-//! Pure. Imports `model` and the scene. A guest of stor's own that is shut off and goes as well is no user.
+//! Pure. Imports `storage` (what a path leads to), `model` and the scene. A guest of stor's own that is shut off and goes as well is no user.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +8,7 @@ use super::domains::{DiskUse, Domain};
 use super::release::Data;
 use super::scene::Scene;
 use crate::model::{AbsPath, HostId, Owned, OwnedKind};
+use crate::storage::iscsi;
 use crate::storage::spec::StorageSpec;
 
 /// Why storage cannot go.
@@ -53,6 +54,7 @@ struct Going<'a> {
     pools: BTreeSet<&'a str>,
     volumes: BTreeSet<&'a str>,
     targets: BTreeSet<&'a str>,
+    devices: BTreeSet<&'a str>,
     guests: BTreeSet<&'a str>,
 }
 
@@ -100,6 +102,11 @@ impl<'a> Going<'a> {
             OwnedKind::LioTarget => {
                 self.targets.insert(name);
             }
+            OwnedKind::IscsiSession => {
+                self.targets.insert(name);
+                let devices = entry.detail.get("devices").into_iter().flat_map(|list| list.split(' '));
+                self.devices.extend(devices);
+            }
             OwnedKind::Guest => {
                 self.guests.insert(name);
             }
@@ -133,6 +140,11 @@ impl<'a> Going<'a> {
         (!users.is_empty()).then_some(InUse::By(users))
     }
 
+    fn is_lun(&self, path: &str) -> bool {
+        let leads = |target: &&str| iscsi::commands::open_iscsi::leads_to(path, target);
+        self.devices.contains(path) || self.targets.iter().any(leads)
+    }
+
     fn is_user(&self, scene: &Scene<'_>, storage: &str, domain: &Domain) -> bool {
         let by_file = scene
             .cluster
@@ -145,6 +157,7 @@ impl<'a> Going<'a> {
         by_file
             || self.guests.contains(domain.name.as_str())
             || domain.disks.iter().any(|disk| match disk {
+                DiskUse::Path(path) if self.is_lun(path) => true,
                 DiskUse::Path(path) | DiskUse::Nfs(path) => AbsPath::new(path.as_str())
                     .is_ok_and(|path| self.paths.iter().any(|root| path.is_within(root))),
                 DiskUse::Pool(pool) => self.pools.contains(pool.as_str()),

@@ -72,7 +72,7 @@ fn read(site: Site<'_>, guest: &GuestId) -> Result<Heartbeat, String> {
     let backend = storage::backend(site.cluster, &image.storage).ok_or("the image has no storage")?;
     // Where nothing is mounted, a server's own file is looked at.
     let places: Vec<(HostId, AbsPath)> = match backend.locate(image) {
-        ImageLocation::File(path) => {
+        ImageLocation::File(path) | ImageLocation::Device(path) => {
             site.cluster.hypervisors().map(|host| (host.id.clone(), path.clone())).collect()
         }
         ImageLocation::Gluster { .. } | ImageLocation::Nfs { .. } | ImageLocation::Iscsi { .. } => {

@@ -1,4 +1,5 @@
-//! Probes of LUNs that QEMU reaches itself: its own tools on each hypervisor, and the server's own look at what is behind them.
+//! Probes of LUNs: QEMU's own tools on each hypervisor, or its block devices where its kernel is logged in, and the server's own
+//! look at what is behind them.
 //!
 //! Commands and pure readers. Imports `model` and `storage`. Nothing is ever written to a LUN: its ends are compared instead
 //! of a nonce.
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use crate::model::{Answer, Command, HostId, Query, Secret, Stdin};
 use crate::storage::mount_probe::seen::NoFacts;
-use crate::storage::probe::{ClientAnswer, Identity, LunTarget, NoClient};
+use crate::storage::probe::{ClientAnswer, Identity, KernelSessions, LunTarget, NoClient};
 
 /// Bytes at each end of a LUN whose digest is taken.
 pub const END: u64 = 1 << 20;
@@ -18,6 +19,7 @@ const FURTHER: Duration = Duration::from_secs(2);
 
 const HYPERVISOR: &str = include_str!("lun_probe.sh");
 const SERVER: &str = include_str!("lun_keeper.sh");
+const DEVICE: &str = include_str!("lun_device.sh");
 
 /// What one host saw of one LUN.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +32,14 @@ pub struct LunSeen {
     pub ends: Result<String, String>,
 }
 
-/// What one host saw of all LUNs of a target, by file name; the error text where one could not be opened.
-pub type LunsSeen = BTreeMap<String, Result<LunSeen, String>>;
+/// What one host saw of a target.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LunsSeen {
+    /// Its LUNs by file name; the error text where one could not be opened.
+    pub luns: BTreeMap<String, Result<LunSeen, String>>,
+    /// The state of the kernel's own sessions, by portal.
+    pub sessions: BTreeMap<String, String>,
+}
 
 fn deadline(luns: usize) -> Duration {
     FIRST + FURTHER * u32::try_from(luns).unwrap_or(u32::MAX)
@@ -40,8 +48,20 @@ fn deadline(luns: usize) -> Duration {
 /// Asks a hypervisor for LUNs. The secret travels on standard input.
 #[must_use]
 pub fn query(target: &LunTarget, host: &HostId, files: &[String]) -> Query {
+    if let Some(kernel) = &target.kernel {
+        return devices(target, kernel, files);
+    }
     let initiator = target.initiators.get(host).map_or("", String::as_str);
     ask(target, initiator, files, END)
+}
+
+/// Asks a hypervisor whose kernel is logged in.
+fn devices(target: &LunTarget, kernel: &KernelSessions, files: &[String]) -> Query {
+    let end = END.to_string();
+    let known = files.iter().filter_map(|file| Some((file, kernel.devices.get(file)?)));
+    let command = Command::new("sh").args(["-c", DEVICE, "stor-lun-devices", &target.iqn, &end]);
+    let command = known.fold(command, |command, (file, device)| command.args([file, device.as_str()]));
+    Query::patient(command.deadline(deadline(files.len())))
 }
 
 /// Only opens one LUN, on any host; `None` when the secret was not read.
@@ -57,7 +77,7 @@ pub fn open(target: &LunTarget, file: &str) -> Option<Query> {
 /// Why it could not.
 pub fn opened(answer: &Answer) -> Result<(), String> {
     let seen = seen(answer).map_err(|why| why.to_string())?;
-    let (_, lun) = seen.into_iter().next().ok_or("no answer")?;
+    let (_, lun) = seen.luns.into_iter().next().ok_or("no answer")?;
     lun.map(drop)
 }
 
@@ -109,7 +129,7 @@ pub fn seen(answer: &Answer) -> Result<LunsSeen, NoFacts> {
     if answer.status.is_none() {
         return Err(NoFacts::TimedOut);
     }
-    let mut found = LunsSeen::new();
+    let mut found = LunsSeen::default();
     let mut current: Option<String> = None;
     for line in answer.stdout.lines() {
         let malformed = || NoFacts::Malformed(line.to_owned());
@@ -119,11 +139,16 @@ pub fn seen(answer: &Answer) -> Result<LunsSeen, NoFacts> {
         }
         if word == "lun" {
             let unread = LunSeen { size: 0, serial: None, ends: Err("nothing was read".to_owned()) };
-            found.insert(rest.to_owned(), Ok(unread));
+            found.luns.insert(rest.to_owned(), Ok(unread));
             current = Some(rest.to_owned());
             continue;
         }
-        let lun = current.as_ref().and_then(|file| found.get_mut(file)).ok_or_else(malformed)?;
+        if word == "session" {
+            let (portal, state) = rest.split_once(' ').ok_or_else(malformed)?;
+            found.sessions.insert(portal.to_owned(), state.to_owned());
+            continue;
+        }
+        let lun = current.as_ref().and_then(|file| found.luns.get_mut(file)).ok_or_else(malformed)?;
         match (word, lun) {
             ("error", lun) => *lun = Err(rest.trim().to_owned()),
             ("size", Ok(lun)) => lun.size = rest.parse().map_err(|_| malformed())?,
@@ -143,7 +168,7 @@ pub fn seen(answer: &Answer) -> Result<LunsSeen, NoFacts> {
 pub fn as_client(target: &LunTarget, answer: &Answer) -> Result<ClientAnswer, NoClient> {
     let seen = seen(answer).map_err(|why| NoClient::Failed { reason: why.to_string() })?;
     let mut client = ClientAnswer::default();
-    for (file, lun) in seen {
+    for (file, lun) in seen.luns {
         let Some(wanted) = target.luns.get(&file) else { continue };
         let identity = lun.clone().and_then(|lun| {
             let serial = lun.serial.unwrap_or_default();

@@ -40,7 +40,7 @@ pub enum Way {
     Mounted(MountedDirectory),
     /// One of QEMU's own clients; nothing is mounted.
     Direct(DirectDirectory),
-    /// QEMU's own iSCSI client: each image is a LUN.
+    /// iSCSI: each image is a LUN.
     Luns(Box<LunTarget>),
 }
 
@@ -63,6 +63,21 @@ pub struct LunTarget {
     pub initiators: BTreeMap<HostId, String>,
     /// The name with which the machine that runs stor logs in.
     pub initiator: String,
+    /// How the hypervisors' kernels reach it; `None` where QEMU's own client does.
+    pub kernel: Option<KernelSessions>,
+}
+
+/// A target to which hypervisors' kernels are logged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelSessions {
+    /// All portals, as `ADDRESS:PORT`.
+    pub portals: Vec<String>,
+    /// The block device of each image, by the image's file name.
+    pub devices: BTreeMap<String, AbsPath>,
+    /// The pool of the LUNs.
+    pub pool: String,
+    /// Where the pool has its volumes.
+    pub pool_path: AbsPath,
 }
 
 /// One LUN.

@@ -35,13 +35,9 @@ pub fn judge(cluster: &ClusterName, scope: &Scope, evidence: &Evidence) -> Matri
                 matrix.cells.extend(view.mounted_cells(directory));
                 matrix.notes.extend(view.leftovers());
             }
-            Way::Luns(_) => {
-                matrix.cells.extend(luns::cells(&view));
-                matrix.notes.push(direct::advice(
-                    &view,
-                    "iSCSI",
-                    "start guests with `stor start`, which looks at every hypervisor first",
-                ));
+            Way::Luns(target) => {
+                matrix.cells.extend(luns::cells(&view, target));
+                matrix.notes.push(luns::advice(&view, target));
             }
             Way::Direct(directory) => {
                 matrix.cells.extend(direct::cells(&view, directory.kind));
@@ -110,7 +106,7 @@ impl<'a> View<'a> {
         let mut cells = Vec::new();
         for host in &self.scope.hosts {
             let mounted = mount::mounted(self, directory, host);
-            let pool = mount::pool(self, directory, host);
+            let pool = mount::pool(self, (&directory.pool, &directory.path), host);
             let explained = |check: Check| mount::explained(&mounted, check);
             let nonce = explained(share::nonce(self, host));
             let lock = share::lock(self, host);

@@ -10,6 +10,7 @@ pub mod block;
 pub mod breaking;
 pub mod debian;
 pub mod gluster;
+pub mod initiator;
 pub mod lio;
 pub mod nfs;
 pub mod synthetic;

@@ -6,7 +6,7 @@ use stor::host::fake::{Files, answer, failure};
 use stor::model::{AbsPath, Answer, Command, HostId, Stdin};
 
 use super::tools::size;
-use super::{block, lio, path};
+use super::{block, initiator, lio, path};
 
 /// All daemons of a fleet.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Servers {
     pub devices: BTreeMap<(HostId, String), block::Device>,
     /// LVM, where it is installed.
     pub lvm: BTreeMap<HostId, block::Lvm>,
+    /// open-iscsi on hypervisors.
+    pub initiators: BTreeMap<HostId, initiator::Initiator>,
 }
 
 /// One daemon that runs.
@@ -51,6 +53,10 @@ impl Servers {
         files: &mut Files,
     ) -> Option<Answer> {
         if let Some(done) = lio::run(&mut self.kernels, host, packages, command, files) {
+            return Some(done);
+        }
+        let (clients, kernels) = (&mut self.initiators, &mut self.kernels);
+        if let Some(done) = initiator::run(clients, kernels, host, packages, command, files) {
             return Some(done);
         }
         let args: Vec<&str> = command.args.iter().map(String::as_str).collect();

@@ -63,7 +63,7 @@ fn domains(daemon: &FakeDaemon) -> String {
         writeln!(out, "Domain: '{}'\n  state.state={}", domain.name, number(domain.state)).unwrap();
         writeln!(out, "  state.reason=0\n  block.count={}", disks.len()).unwrap();
         for (index, disk) in disks.iter().enumerate() {
-            if let DiskSource::File(path) = &disk.source {
+            if let DiskSource::File(path) | DiskSource::Block(path) = &disk.source {
                 writeln!(out, "  block.{index}.path={path}").unwrap();
             }
         }

@@ -5,13 +5,14 @@
 
 pub mod backing;
 pub mod lio;
+pub mod open_iscsi;
 pub mod tgt;
 
 use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
-use super::spec::{IscsiSpec, LunSpec, PORT, Portal};
+use super::spec::{IscsiAccess, IscsiSpec, LunSpec, PORT, Portal};
 use crate::libvirt::secrets;
 use crate::model::{ClusterName, Command, HostId, ImageLocation, IscsiAuth, Query, StorageId};
 use crate::spec::Cluster;
@@ -36,11 +37,19 @@ pub fn clients(cluster: &Cluster, spec: &IscsiSpec) -> BTreeSet<String> {
     hypervisors.chain(spec.allow.iter().cloned()).collect()
 }
 
-/// Where hypervisors reach a target.
+/// Where hypervisors reach a target; QEMU's own client and libvirt take the first portal only.
+#[must_use]
+pub fn portals(cluster: &Cluster, spec: &IscsiSpec) -> Vec<Portal> {
+    if spec.portals.is_empty() {
+        return vec![Portal { address: cluster.address_of(&spec.server).to_owned(), port: PORT }];
+    }
+    spec.portals.clone()
+}
+
+/// The first of the portals.
 #[must_use]
 pub fn portal(cluster: &Cluster, spec: &IscsiSpec) -> Portal {
-    let usual = || Portal { address: cluster.address_of(&spec.server).to_owned(), port: PORT };
-    spec.portals.first().cloned().unwrap_or_else(usual)
+    portals(cluster, spec).swap_remove(0)
 }
 
 /// The serial number of a LUN, from which initiators make its WWID: the same after a restart, on whatever file its data lies.
@@ -66,6 +75,9 @@ pub fn host_initiator(cluster: &ClusterName, spec: &IscsiSpec, host: Option<&Hos
 /// Where QEMU reaches a LUN.
 #[must_use]
 pub fn location(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec, lun: &LunSpec) -> ImageLocation {
+    if spec.access == IscsiAccess::Session {
+        return ImageLocation::Device(open_iscsi::device(cluster, id, spec, lun));
+    }
     let portal = portal(cluster, spec);
     let auth = spec
         .chap

@@ -6,6 +6,7 @@ pub mod backing;
 pub mod initiator;
 pub mod lio;
 pub mod lvm;
+pub mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! iSCSI: a target of one host, whose LUNs are the images; hypervisors reach them with QEMU's libiscsi.
+//! iSCSI: a target of one host, whose LUNs are the images; hypervisors reach them with QEMU's libiscsi, or their kernels log in.
 //!
 //! Imports `spec`, `libvirt` (secrets), the shared parts of `storage`, and `model`. This file joins the parts; see `facts` for
 //! what is asked, `plan` for what is decided, `commands` for what is run, `wire` for the look at the target with an initiator
@@ -11,6 +11,8 @@ mod plan;
 pub mod probe;
 pub mod spec;
 pub mod wire;
+
+use std::collections::BTreeSet;
 
 use self::spec::{IscsiProvider, IscsiSpec};
 use super::health::Health;
@@ -79,14 +81,16 @@ impl Backend for Iscsi<'_> {
         if self.spec.server != *host {
             return Vec::new();
         }
-        let port = commands::portal(self.cluster, self.spec).port;
-        vec![Opening {
+        let ports: BTreeSet<u16> =
+            commands::portals(self.cluster, self.spec).iter().map(|portal| portal.port).collect();
+        let opening = |port| Opening {
             protocol: Protocol::Tcp,
             first: port,
             last: port,
             purpose: "iscsi",
             peers: commands::clients(self.cluster, self.spec),
-        }]
+        };
+        ports.into_iter().map(opening).collect()
     }
 
     fn booleans(&self, _host: &HostId) -> &'static [&'static str] {

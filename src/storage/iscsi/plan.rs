@@ -1,21 +1,23 @@
 //! What an iSCSI storage needs: differences between the file and the facts, and the steps that end them. Pure.
 //!
 //! Imports `spec`, `model`, `facts` and `commands`. The order: `software` (which program offers the target), `server` (what
-//! stands in the way), `backing` (the files behind
-//! the LUNs), `tgt` (account, configuration, target) or `lio` (the kernel's target), then `clients` (packages and the CHAP secret on hypervisors).
+//! stands in the way), `backing` (what is behind the LUNs), `tgt` (account, configuration, target) or `lio` (the kernel's target), then
+//! the hypervisors: `clients` where QEMU logs in itself (packages, CHAP secret), `sessions` where their kernels do (the
+//! initiator, its sessions, the pool).
 
 mod backing;
 mod clients;
 mod initiators;
 mod lio;
 mod server;
+mod sessions;
 mod software;
 mod tgt;
 
-pub(super) use clients::{chap, queries as client_queries};
+pub(super) use clients::queries as client_queries;
 
 use super::commands;
-use super::spec::{Backing, IscsiProvider, IscsiSpec, LunSpec};
+use super::spec::{Backing, IscsiAccess, IscsiProvider, IscsiSpec, LunSpec};
 use crate::model::{
     Blocked, Finding, FindingCode, HostId, Owned, OwnedKind, Proposal, ResourceId, ResourceKind, Severity,
     StorageId, Wave,
@@ -50,11 +52,19 @@ impl Subject<'_> {
 pub(super) fn plan(subject: Subject<'_>) -> Proposal {
     let mut out = Proposal { findings: advice(&subject), ..Proposal::default() };
     let service = server::plan(&subject, &mut out);
-    planning::hypervisors(&subject, service, out, |host, out| clients::plan(&subject, host, out))
+    planning::hypervisors(&subject, service, out, |host, out| match subject.spec.access {
+        IscsiAccess::Direct => clients::plan(&subject, host, out),
+        IscsiAccess::Session => sessions::plan(&subject, host, service, out),
+    })
 }
 
 fn advice(subject: &Subject<'_>) -> Vec<Finding> {
-    let message = "QEMU's own iSCSI client takes no locks, so nothing refuses a second writer";
+    let message = match subject.spec.access {
+        IscsiAccess::Direct => "QEMU's own iSCSI client takes no locks, so nothing refuses a second writer",
+        IscsiAccess::Session => {
+            "QEMU's locks on a block device hold on one host only, so nothing refuses a second writer"
+        }
+    };
     vec![
         Finding::new(Severity::Advice, FindingCode::LockNotHonoured, subject.target(), message)
             .remedy("start guests with `stor start`, which looks at every hypervisor first"),
@@ -110,8 +120,11 @@ pub(super) fn claims(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec, host: 
             claims.extend(families.map(|family| daemon(commands::tgt::service(family))));
         }
     }
-    if let (true, Some(chap)) = (cluster.is_hypervisor(host), chap(cluster, id, spec)) {
-        claims.push(chap.claim());
+    if cluster.is_hypervisor(host) {
+        claims.extend(clients::chap(cluster, id, spec).map(|chap| chap.claim()));
+        if spec.access == IscsiAccess::Session {
+            claims.extend(sessions::claims(cluster, id, spec));
+        }
     }
     claims
 }

@@ -2,11 +2,11 @@
 //!
 //! Imports `spec`, `model` and `storage::probe`.
 
-use super::commands;
-use super::spec::IscsiSpec;
+use super::commands::{self, open_iscsi};
+use super::spec::{IscsiAccess, IscsiSpec, LunSpec, Portal};
 use crate::model::StorageId;
 use crate::spec::Cluster;
-use crate::storage::probe::{Client, Login, Lun, LunTarget, Probe, Way};
+use crate::storage::probe::{Client, KernelSessions, Login, Lun, LunTarget, Probe, Way};
 
 /// Describes how a target's LUNs are proved.
 #[must_use]
@@ -32,6 +32,7 @@ pub fn describe(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Probe {
         login,
         initiators: hosts.collect(),
         initiator: commands::host_initiator(&cluster.name, spec, None),
+        kernel: (spec.access == IscsiAccess::Session).then(|| kernel(cluster, id, spec)),
     };
     let allowed = commands::clients(cluster, spec).into_iter().collect();
     Probe {
@@ -39,5 +40,15 @@ pub fn describe(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Probe {
         way: Way::Luns(Box::new(target.clone())),
         client: Some(Client::Iscsi { target: Box::new(target), allowed }),
         keeper: None,
+    }
+}
+
+fn kernel(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> KernelSessions {
+    let device = |lun: &LunSpec| (format!("{}.img", lun.name), open_iscsi::device(cluster, id, spec, lun));
+    KernelSessions {
+        portals: commands::portals(cluster, spec).iter().map(Portal::to_string).collect(),
+        devices: spec.luns.iter().map(device).collect(),
+        pool: id.to_string(),
+        pool_path: open_iscsi::pool_path(),
     }
 }

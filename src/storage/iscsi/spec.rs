@@ -131,15 +131,16 @@ pub struct RawIscsi {
     /// Has initiators prove that they know a secret (CHAP).
     #[schemars(extend("x-default" = "their address is enough"))]
     pub chap: Option<RawChap>,
-    /// How hypervisors reach it: `direct` (QEMU's libiscsi, no session, no pool) or `session` (the kernel's initiator, with a
-    /// libvirt pool). This stor refuses `session`: write `direct`.
+    /// How hypervisors reach it: `session` (their kernels log in with open-iscsi, the LUNs are block devices and a libvirt pool)
+    /// or `direct` (QEMU's libiscsi, no session, no pool).
     #[schemars(extend("default" = "session"))]
     pub access: Option<At<IscsiAccess>>,
     /// Which server offers it: `tgt`, `lio` (the kernel's) or `auto`: the one that has it already, else the kernel's where there is one.
     /// Another word here lets the target pass to the other server while nobody uses it.
     #[schemars(extend("default" = "auto"))]
     pub provider: Option<At<IscsiProvider>>,
-    /// The server's address on the network that hypervisors reach it by, if it is another one: `[ADDRESS]`.
+    /// The server's addresses on the networks that hypervisors reach it by. With `session` and `lio` there may be several: then
+    /// multipath joins the ways, and libvirt's pool knows the first.
     #[schemars(extend("x-default" = "the server's address, port 3260"))]
     pub portals: Option<At<Vec<Text<Portal>>>>,
     /// Further addresses that may use the target besides the hypervisors, e.g. that of the machine that runs stor.
@@ -176,7 +177,7 @@ impl RawIscsi {
         };
         let access = self.access.map_or(IscsiAccess::Session, |at| at.value);
         let portals = self.resolve_portals(id, access, declared);
-        self.refuse_unsupported(id, access, declared);
+        self.refuse_unsupported(id, declared);
         if let (Some(server), Some(Some(chap))) = (&server, &chap) {
             let place = self.chap.as_ref().map_or(declared.place, |chap| chap.user.place);
             let owner = format!("storage {id}");
@@ -198,19 +199,15 @@ impl RawIscsi {
     }
 
     /// What this stor cannot set up is said here, before anything is planned with it.
-    fn refuse_unsupported(&self, id: &StorageId, access: IscsiAccess, declared: &mut Declared<'_>) {
-        if access == IscsiAccess::Session {
-            let place = self.access.map_or(declared.place, |at| at.place);
-            let message = format!("storage {id}: this stor cannot set up access: session yet");
-            problem(
-                declared,
-                place,
-                message,
-                "write access: direct, with which QEMU reaches the LUNs itself",
-            );
-        }
+    fn refuse_unsupported(&self, id: &StorageId, declared: &mut Declared<'_>) {
         if self.provider.is_some_and(|at| at.value == IscsiProvider::Lio) {
             return;
+        }
+        if let Some(list) = self.portals.as_ref().filter(|list| list.value.len() > 1) {
+            let message = format!(
+                "storage {id}: portals: LUNs of tgt have no WWN that tells them apart, by which several ways are joined"
+            );
+            problem(declared, list.place, message, "write provider: lio, or keep one portal");
         }
         for word in self.portals.iter().flat_map(|list| &list.value) {
             // A word that is no portal has been reported.

@@ -1,33 +1,86 @@
 //! Images that are LUNs: the same serial number, size and ends, whoever looks. Nothing is written, so there is no nonce.
 
-use super::{View, listed};
-use crate::model::{FindingCode, HostId, ResourceId, ResourceKind};
-use crate::storage::lun_probe::{LunSeen, SWAPPED};
+use super::{View, listed, mount};
+use crate::model::{Finding, FindingCode, HostId, ResourceId, ResourceKind, Severity};
+use crate::storage::lun_probe::{LunSeen, SWAPPED, swapped};
+use crate::storage::probe::{KernelSessions, LunTarget};
 use crate::verify::evidence::ScopedImage;
 use crate::verify::matrix::{Cell, Check, CheckKind, Verdict};
 
 /// All cells of one storage.
-pub(super) fn cells(view: &View<'_>) -> Vec<Cell> {
+pub(super) fn cells(view: &View<'_>, target: &LunTarget) -> Vec<Cell> {
     let mut cells = Vec::new();
+    let none = |kind, why: &str| Check::new(kind, Verdict::NotApplicable, why);
     for host in &view.scope.hosts {
-        let none = |kind, why: &str| Check::new(kind, Verdict::NotApplicable, why);
+        let (mounted, pool, lock) = match &target.kernel {
+            None => (
+                none(CheckKind::Mounted, "QEMU reaches the LUN itself"),
+                none(CheckKind::Pool, "QEMU reaches the LUN itself"),
+                none(CheckKind::Lock, "QEMU's iSCSI client takes no locks"),
+            ),
+            Some(kernel) => (
+                logged_in(view, target, kernel, host),
+                mount::pool(view, (&kernel.pool, &kernel.pool_path), host),
+                none(CheckKind::Lock, "locks on a block device hold on one host only"),
+            ),
+        };
+        let out = mounted.finding.as_ref().is_some_and(|finding| finding.code == FindingCode::NotLoggedIn);
         for image in &view.storage.images {
+            // One cause, one finding.
+            let access = match out {
+                true => Check::new(CheckKind::Access, Verdict::Unknown, "the host is not logged in"),
+                false => access(view, target, image, host),
+            };
             cells.push(Cell {
                 storage: view.id().clone(),
                 image: Some(image.id.clone()),
                 host: host.clone(),
                 checks: vec![
-                    none(CheckKind::Mounted, "QEMU reaches the LUN itself"),
-                    none(CheckKind::Pool, "QEMU reaches the LUN itself"),
-                    identity(view, image, host),
+                    mounted.clone(),
+                    pool.clone(),
+                    identity(view, target, image, host),
                     none(CheckKind::Nonce, "nothing is ever written into a LUN: its ends are compared"),
-                    access(view, image, host),
-                    none(CheckKind::Lock, "QEMU's iSCSI client takes no locks"),
+                    access,
+                    lock.clone(),
                 ],
             });
         }
     }
     cells
+}
+
+/// What the user has to know about storage without locks.
+pub(super) fn advice(view: &View<'_>, target: &LunTarget) -> Finding {
+    let message = match target.kernel {
+        None => "QEMU's iSCSI client takes no locks, so nothing refuses a second writer",
+        Some(_) => "locks on a block device hold on one host only, so nothing refuses a second writer",
+    };
+    Finding::new(Severity::Advice, FindingCode::LockNotHonoured, view.subject(), message)
+        .remedy("start guests with `stor start`, which looks at every hypervisor first")
+}
+
+/// The host's kernel has a live session at every portal.
+fn logged_in(view: &View<'_>, target: &LunTarget, kernel: &KernelSessions, host: &HostId) -> Check {
+    const KIND: CheckKind = CheckKind::Mounted;
+    let sessions = match view.host(host).and_then(|seen| seen.luns.get(view.id())) {
+        None => return view.uncovered(KIND, host),
+        Some(Err(why)) => return view.missing(KIND, host, why),
+        Some(Ok(seen)) => &seen.sessions,
+    };
+    let iqn = &target.iqn;
+    let absent: Vec<&String> = kernel.portals.iter().filter(|at| !sessions.contains_key(*at)).collect();
+    if !absent.is_empty() {
+        let message = format!("host {host}: is not logged in to target {iqn} at {}", listed(absent));
+        return view.failed(KIND, host, FindingCode::NotLoggedIn, message).remedy("run `stor apply`");
+    }
+    let lost: Vec<&String> =
+        sessions.iter().filter(|(_, state)| *state != "LOGGED_IN").map(|(at, _)| at).collect();
+    if !lost.is_empty() {
+        let message = format!("host {host}: has lost its session with target {iqn} at {}", listed(lost));
+        let remedy = "see whether the server is up and a firewall lets it be reached; the session comes back by itself";
+        return view.failed(KIND, host, FindingCode::SessionLost, message).remedy(remedy);
+    }
+    Check::new(KIND, Verdict::Pass, format!("logged in to {iqn} at {}", listed(&kernel.portals)))
 }
 
 /// What a host saw of a LUN; `None` when it could not open it.
@@ -40,20 +93,29 @@ fn seen<'a>(
     match view.host(host).and_then(|seen| seen.luns.get(view.id())) {
         None => Err(Box::new(view.uncovered(kind, host))),
         Some(Err(why)) => Err(Box::new(view.missing(kind, host, why))),
-        Some(Ok(luns)) => match luns.get(&image.file) {
+        Some(Ok(seen)) => match seen.luns.get(&image.file) {
             None => Err(Box::new(view.uncovered(kind, host))),
             Some(lun) => Ok(lun.as_ref()),
         },
     }
 }
 
-fn access(view: &View<'_>, image: &ScopedImage, host: &HostId) -> Check {
+fn access(view: &View<'_>, target: &LunTarget, image: &ScopedImage, host: &HostId) -> Check {
     const KIND: CheckKind = CheckKind::Access;
-    match seen(view, image, host, KIND) {
-        Err(check) => *check,
-        Ok(Ok(_)) => Check::new(KIND, Verdict::Pass, "opened for reading and writing by QEMU's client"),
-        Ok(Err(said)) => {
-            let (code, message, remedy) = refusal(said, host, image);
+    let device = target.kernel.as_ref().and_then(|kernel| kernel.devices.get(&image.file));
+    match (seen(view, image, host, KIND), device) {
+        (Err(check), _) => *check,
+        (Ok(Ok(_)), None) => {
+            Check::new(KIND, Verdict::Pass, "opened for reading and writing by QEMU's client")
+        }
+        (Ok(Ok(_)), Some(path)) => {
+            Check::new(KIND, Verdict::Pass, format!("{path} opened for reading and writing"))
+        }
+        (Ok(Err(said)), device) => {
+            let (code, message, remedy) = match device {
+                None => refusal(said, host, image),
+                Some(_) => device_refusal(said, host, image),
+            };
             view.failed(KIND, host, code, message)
                 .about(ResourceId::new(ResourceKind::Image, &image.id))
                 .evidence([said.clone()])
@@ -91,7 +153,22 @@ fn refusal(said: &str, host: &HostId, image: &ScopedImage) -> (FindingCode, Stri
     }
 }
 
-fn identity(view: &View<'_>, image: &ScopedImage, host: &HostId) -> Check {
+/// Likewise where the host's kernel has the LUN.
+fn device_refusal(said: &str, host: &HostId, image: &ScopedImage) -> (FindingCode, String, &'static str) {
+    let id = &image.id;
+    if said.ends_with("No such file or directory") {
+        let message = format!("host {host}: has no block device of image {id}");
+        (FindingCode::ImageMissing, message, "run `stor apply`, which logs in and looks for new LUNs")
+    } else if said.contains("within 4s") || said.contains("Killed") {
+        let message = format!("host {host}: the block device of image {id} does not answer");
+        (FindingCode::ProbeTimedOut, message, "see whether the server is up, and what a firewall drops")
+    } else {
+        let message = format!("host {host}: cannot open the block device of image {id}");
+        (FindingCode::AccessDenied, message, "see what holds the device: `lsblk` on the host")
+    }
+}
+
+fn identity(view: &View<'_>, target: &LunTarget, image: &ScopedImage, host: &HostId) -> Check {
     const KIND: CheckKind = CheckKind::Identity;
     let own = match seen(view, image, host, KIND) {
         Err(check) => return *check,
@@ -99,6 +176,16 @@ fn identity(view: &View<'_>, image: &ScopedImage, host: &HostId) -> Check {
         Ok(Ok(own)) => own,
     };
     let about = ResourceId::new(ResourceKind::Image, &image.id);
+    if let Some((lun, serial)) = target.luns.get(&image.file).zip(own.serial.as_ref())
+        && *serial != lun.serial
+    {
+        let message = format!("host {host}: image {} is not the LUN that stor made", image.id);
+        return view
+            .failed(KIND, host, FindingCode::LunSwapped, message)
+            .about(about)
+            .evidence([swapped(lun.number, serial, &lun.serial)])
+            .remedy("find out who changed the target; shut its guest down before anything else");
+    }
     let file = match view.client().and_then(|client| client.identified.get(&image.file)) {
         Some(Err(said)) => {
             let swapped = said.ends_with(SWAPPED);
@@ -160,7 +247,7 @@ mod tests {
     use super::*;
     use crate::model::{Answer, StorageId};
     use crate::storage::lun_probe;
-    use crate::storage::probe::{ClientAnswer, Identity, Lun, LunTarget, Probe, Way};
+    use crate::storage::probe::{ClientAnswer, Identity, Lun, Probe, Way};
     use crate::verify::evidence::{Evidence, HostEvidence, Scope, ScopedStorage, Sized};
     use crate::verify::judge::judge;
     use crate::verify::matrix::Matrix;
@@ -194,6 +281,7 @@ mod tests {
             login: None,
             initiators: std::collections::BTreeMap::new(),
             initiator: "iqn.2026-01.lab.stor:stor".to_owned(),
+            kernel: None,
         }
     }
 
@@ -241,7 +329,7 @@ mod tests {
     #[test]
     fn equal_ends_prove_a_lun_and_other_ones_disprove_it() {
         let good = output!("qemu10.0-libiscsi1.20");
-        let ends = luns(good)["web1.img"].clone().unwrap().ends.unwrap();
+        let ends = luns(good).luns["web1.img"].clone().unwrap().ends.unwrap();
         let same = judged(good, Some(client(&ends)), Some(client(&ends)));
         assert_eq!(of(&same, CheckKind::Identity), (Verdict::Pass, None));
         assert_eq!(of(&same, CheckKind::Access), (Verdict::Pass, None));
@@ -279,7 +367,7 @@ mod tests {
             assert_eq!(of(&matrix, CheckKind::Access), (Verdict::Fail, Some(code)), "{text}");
             assert!(matrix.findings().iter().any(|finding| finding.message.contains(words)), "{words}");
         }
-        let missing = luns(output!("qemu10.0-libiscsi1.20"))["nope.img"].clone().unwrap_err();
+        let missing = luns(output!("qemu10.0-libiscsi1.20")).luns["nope.img"].clone().unwrap_err();
         let image =
             ScopedImage { id: "nope".parse().unwrap(), file: "nope.img".to_owned(), sized: Sized::Fixed };
         let (code, message, _) = refusal(&missing, &"kvm1".parse().unwrap(), &image);
@@ -293,7 +381,7 @@ mod tests {
         let seen = lun_probe::as_client(&target(), &answer).unwrap();
         let file = seen.identified["web1.img"].clone().unwrap();
         assert_eq!((file.size, file.id.as_deref()), (SIZE, Some(format!("serial {SERIAL}").as_str())));
-        let ends = luns(output!("qemu10.0-libiscsi1.20"))["web1.img"].clone().unwrap().ends;
+        let ends = luns(output!("qemu10.0-libiscsi1.20")).luns["web1.img"].clone().unwrap().ends;
         assert_eq!(seen.read["web1.img"], ends, "both scripts take the same digests");
         let mut other = target();
         other.luns.get_mut("web1.img").unwrap().serial = "another".to_owned();

@@ -1,7 +1,7 @@
 //! Mounted, and not just a directory there; and the pool on it.
 
 use super::{View, listed};
-use crate::model::{FindingCode, HostId};
+use crate::model::{AbsPath, FindingCode, HostId};
 use crate::storage::mount_probe::mount_table;
 use crate::storage::mount_probe::seen::NoFacts;
 use crate::storage::probe::MountedDirectory;
@@ -71,8 +71,8 @@ pub(super) fn explained(mounted: &Check, mut check: Check) -> Check {
     check
 }
 
-/// The pool is active and lies on the mount.
-pub(super) fn pool(view: &View<'_>, directory: &MountedDirectory, host: &HostId) -> Check {
+/// The pool is active and has its volumes at the path.
+pub(super) fn pool(view: &View<'_>, (name, path): (&str, &AbsPath), host: &HostId) -> Check {
     const KIND: CheckKind = CheckKind::Pool;
     let Some(seen) = view.host(host) else { return view.uncovered(KIND, host) };
     let pools = match &seen.pools {
@@ -90,21 +90,20 @@ pub(super) fn pool(view: &View<'_>, directory: &MountedDirectory, host: &HostId)
         }
         Err(why) => return view.missing(KIND, host, why),
     };
-    let name = &directory.pool;
     let wrong = |code, message: String| view.failed(KIND, host, code, message);
     match pools.get(name) {
         None => wrong(FindingCode::PoolInactive, format!("host {host}: libvirt has no pool {name}"))
             .remedy("run `stor apply`"),
-        Some(pool) if pool.target.as_ref() != Some(&directory.path) => {
+        Some(pool) if pool.target.as_ref() != Some(path) => {
             let target = pool.target.as_ref().map_or("no path", |path| path.as_str());
             wrong(FindingCode::PoolWrongPath, format!("host {host}: pool {name} lies at {target}"))
-                .evidence([format!("expected {}", directory.path)])
+                .evidence([format!("expected {path}")])
                 .remedy("run `stor apply`")
         }
         Some(pool) if !pool.active => {
             wrong(FindingCode::PoolInactive, format!("host {host}: pool {name} is not active"))
                 .remedy(format!("run `stor apply`, or on host {host}: `virsh pool-start {name}`"))
         }
-        Some(_) => Check::new(KIND, Verdict::Pass, format!("pool {name} active at {}", directory.path)),
+        Some(_) => Check::new(KIND, Verdict::Pass, format!("pool {name} active at {path}")),
     }
 }

@@ -11,7 +11,7 @@ use crate::storage::probe::{ClientRequest, LunTarget, NoClient, Way};
 use crate::verify::evidence::StandIn;
 
 impl<'a> Rounds<'a> {
-    fn targets(&self) -> impl Iterator<Item = (&'a ScopedStorage, &'a LunTarget)> + use<'a> {
+    pub(super) fn targets(&self) -> impl Iterator<Item = (&'a ScopedStorage, &'a LunTarget)> + use<'a> {
         self.scope.storages.iter().filter_map(|storage| match &storage.probe.way {
             Way::Luns(target) => Some((storage, &**target)),
             Way::Mounted(_) | Way::Direct(_) => None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{portal, serial};
+use super::serial;
 use crate::model::{
     AbsPath, Command, FileContent, FileMode, FileSpec, Query, Secret, Stamp, Stdin, StorageId,
 };
@@ -126,10 +126,7 @@ struct WantedLun<'a> {
 /// Where the target listens: nowhere but there.
 #[must_use]
 pub fn portals(cluster: &Cluster, spec: &IscsiSpec) -> BTreeSet<Portal> {
-    if spec.portals.is_empty() {
-        return [portal(cluster, spec)].into();
-    }
-    spec.portals.iter().cloned().collect()
+    super::portals(cluster, spec).into_iter().collect()
 }
 
 /// Has the kernel offer a target as the file says, and saves it for the next boot; fails unless all of it is so afterwards.

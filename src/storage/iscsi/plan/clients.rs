@@ -1,14 +1,14 @@
-//! Hypervisors: QEMU's own client, and the CHAP secret in libvirt.
+//! Hypervisors where QEMU logs in itself: its client, and the CHAP secret in libvirt.
 //!
 //! There is no pool: libvirt's `iscsi-direct` pool only lists the LUNs, which guests name themselves, and would be one more
 //! thing to be active before a guest can start.
 
-use super::Subject;
+use super::{Subject, sessions};
 use crate::model::{HostId, Proposal, Query, StorageId, Wave};
 use crate::spec::Cluster;
 use crate::storage::chap_secret::ChapSecret;
 use crate::storage::iscsi::commands;
-use crate::storage::iscsi::spec::IscsiSpec;
+use crate::storage::iscsi::spec::{IscsiAccess, IscsiSpec};
 use crate::storage::packages::{self, Need};
 use crate::storage::planning;
 
@@ -25,7 +25,10 @@ pub(in crate::storage::iscsi) fn chap<'a>(
 
 /// Everything that planning for a hypervisor wants answered.
 pub(in crate::storage::iscsi) fn queries(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Vec<Query> {
-    let mut queries = packages::queries(NEEDS);
+    let mut queries = match spec.access {
+        IscsiAccess::Direct => packages::queries(NEEDS),
+        IscsiAccess::Session => sessions::queries(cluster, id, spec),
+    };
     queries.extend(chap(cluster, id, spec).into_iter().flat_map(|chap| chap.queries()));
     queries
 }
