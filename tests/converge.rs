@@ -57,9 +57,10 @@ fn settle(world: &World, goal: &Goal<'_>) {
     assert!(left.is_empty(), "{left:#?}");
 }
 
-/// A world to which `before` was applied.
-fn after(before: &[Goal<'_>]) -> World {
-    let world = World::bare(&cluster(CLUSTER));
+/// A world with what `goal` needs, to which `before` was applied.
+fn after(before: &[Goal<'_>], goal: &Goal<'_>) -> World {
+    let (Goal::Apply(file) | Goal::Destroy(file, _)) = goal;
+    let world = World::bare(file);
     for goal in before {
         settle(&world, goal);
     }
@@ -68,7 +69,7 @@ fn after(before: &[Goal<'_>]) -> World {
 
 /// Breaks a run for `goal` at every effect, in every way, and lets the next run finish.
 fn breaks_anywhere(before: &[Goal<'_>], goal: &Goal<'_>) {
-    let faultless = after(before);
+    let faultless = after(before, goal);
     faultless.breaker.set(None);
     assert_eq!(once(&faultless, goal), Vec::<String>::new());
     let effects = faultless.breaker.trace();
@@ -77,7 +78,7 @@ fn breaks_anywhere(before: &[Goal<'_>], goal: &Goal<'_>) {
     for (at, effect) in effects.iter().enumerate() {
         for moment in [Moment::Before, Moment::After] {
             for what in [What::Host, What::Stor] {
-                let world = after(before);
+                let world = after(before, goal);
                 let chosen = Break { at, moment, what };
                 world.breaker.set(Some(chosen));
                 let errors = once(&world, goal);

@@ -177,7 +177,7 @@ impl RawIscsi {
         };
         let access = self.access.map_or(IscsiAccess::Session, |at| at.value);
         let portals = self.resolve_portals(id, access, declared);
-        self.refuse_unsupported(id, declared);
+        self.refuse_unsupported(id, access, declared);
         if let (Some(server), Some(Some(chap))) = (&server, &chap) {
             let place = self.chap.as_ref().map_or(declared.place, |chap| chap.user.place);
             let owner = format!("storage {id}");
@@ -199,13 +199,14 @@ impl RawIscsi {
     }
 
     /// What this stor cannot set up is said here, before anything is planned with it.
-    fn refuse_unsupported(&self, id: &StorageId, declared: &mut Declared<'_>) {
+    fn refuse_unsupported(&self, id: &StorageId, access: IscsiAccess, declared: &mut Declared<'_>) {
         if self.provider.is_some_and(|at| at.value == IscsiProvider::Lio) {
             return;
         }
-        if let Some(list) = self.portals.as_ref().filter(|list| list.value.len() > 1) {
+        let several = self.portals.as_ref().filter(|list| list.value.len() > 1);
+        if let Some(list) = several.filter(|_| access == IscsiAccess::Session) {
             let message = format!(
-                "storage {id}: portals: LUNs of tgt have no WWN that tells them apart, by which several ways are joined"
+                "storage {id}: portals: several need LUNs with a WWN of their own, and tgt's have none"
             );
             problem(declared, list.place, message, "write provider: lio, or keep one portal");
         }
