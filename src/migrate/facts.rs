@@ -16,7 +16,7 @@ use crate::libvirt::domain_xml::{DiskSource, DomainSummary};
 use crate::libvirt::{DomainFacts, JobStats, NodeFacts, uri, xml};
 use crate::model::{Answer, ByteSize, Command, HostId, Query};
 use crate::spec::Cluster;
-use crate::storage::probe::Way;
+use crate::storage::probe::{LunTarget, Way};
 use crate::storage::{self, direct_probe, lun_probe};
 
 /// A fact, or why it could not be learnt.
@@ -134,7 +134,7 @@ pub fn disk_path(source: &DiskSource, cluster: &Cluster) -> Option<String> {
 /// need a secret or a configuration of their own: of LUNs, only those of the cluster file can be opened.
 #[must_use]
 pub fn disk_url(source: &DiskSource, cluster: &Cluster) -> Option<String> {
-    remote(source, cluster).map(|remote| remote.url)
+    located(source, cluster).map(|(url, _)| url)
 }
 
 /// A disk that QEMU reaches itself, and how it is opened.
@@ -165,12 +165,21 @@ impl Remote {
     }
 }
 
-fn remote(source: &DiskSource, cluster: &Cluster) -> Option<Remote> {
+/// The disk as a host opens it.
+fn remote(host: &HostId, source: &DiskSource, cluster: &Cluster) -> Option<Remote> {
+    let (url, lun) = located(source, cluster)?;
+    let Some((target, image)) = lun else { return Some(Remote::file(url)) };
+    let query = lun_probe::open(&target, host, &image);
+    Some(Remote { url, query, kind: RemoteKind::Lun })
+}
+
+/// QEMU's URL of a disk, and which LUN of which target it is, if it is one.
+fn located(source: &DiskSource, cluster: &Cluster) -> Option<(String, Option<(LunTarget, String)>)> {
     let DiskSource::Network { protocol, name, hosts } = source else { return None };
     let host = hosts.first()?;
     match protocol.as_str() {
-        "gluster" => Some(Remote::file(format!("gluster://{host}/{name}"))),
-        "nfs" => Some(Remote::file(format!("nfs://{host}{name}?uid=0&gid=0"))),
+        "gluster" => Some((format!("gluster://{host}/{name}"), None)),
+        "nfs" => Some((format!("nfs://{host}{name}?uid=0&gid=0"), None)),
         "iscsi" => {
             let (target, lun) = name.rsplit_once('/')?;
             let targets =
@@ -181,8 +190,9 @@ fn remote(source: &DiskSource, cluster: &Cluster) -> Option<Remote> {
             // Another server may have a target of the same name.
             let own = targets.into_iter().find(|own| own.iqn == target && own.address == *host)?;
             let (image, _) = own.luns.iter().find(|(_, own)| own.number.to_string() == lun)?;
-            let query = lun_probe::open(&own, image)?;
-            Some(Remote { url: format!("iscsi://{host}/{name}"), query, kind: RemoteKind::Lun })
+            let silent = own.login.as_ref().is_some_and(|login| login.secret.is_none());
+            let image = image.clone();
+            (!silent).then(|| (format!("iscsi://{host}/{name}"), Some((*own, image))))
         }
         _ => None,
     }
@@ -207,9 +217,9 @@ pub struct Questions {
 }
 
 impl Questions {
-    /// What to ask on any host about a guest.
+    /// What to ask a host about a guest.
     #[must_use]
-    pub fn about(guest: &DomainSummary, cluster: &Cluster) -> Self {
+    pub fn about(host: &HostId, guest: &DomainSummary, cluster: &Cluster) -> Self {
         let bridges = guest.interfaces.iter().filter(|interface| interface.kind == "bridge");
         let sorted = |names: BTreeSet<String>| names.into_iter().collect();
         Self {
@@ -217,7 +227,7 @@ impl Questions {
             remote: guest
                 .disks
                 .iter()
-                .filter_map(|disk| remote(&disk.source, cluster))
+                .filter_map(|disk| remote(host, &disk.source, cluster))
                 .collect::<BTreeSet<Remote>>()
                 .into_iter()
                 .collect(),

@@ -198,7 +198,7 @@ fn check_images(
     let wrong = |reason: String| StartError::Image { host: host.clone(), guest: guest.clone(), reason };
     let summary: DomainSummary = domain_xml::read(&domain.xml)
         .map_err(|source| StartError::Libvirt { guest: guest.clone(), source })?;
-    let questions = Questions::about(&summary, site.cluster);
+    let questions = Questions::about(host, &summary, site.cluster);
     let shell = site.fleet.host(host).ok_or_else(|| wrong("the host is not reached over ssh".to_owned()))?;
     let answers = shell
         .query(&questions.queries())

@@ -64,11 +64,11 @@ fn devices(target: &LunTarget, kernel: &KernelSessions, files: &[String]) -> Que
     Query::patient(command.deadline(deadline(files.len())))
 }
 
-/// Only opens one LUN, on any host; `None` when the secret was not read.
+/// Only opens one LUN, by the name that a host has at the target: the kernel's target lets names in, not addresses.
 #[must_use]
-pub fn open(target: &LunTarget, file: &str) -> Option<Query> {
-    let silent = target.login.as_ref().is_some_and(|login| login.secret.is_none());
-    (!silent).then(|| ask(target, &target.initiator, &[file.to_owned()], 0))
+pub fn open(target: &LunTarget, host: &HostId, file: &str) -> Query {
+    let initiator = target.initiators.get(host).unwrap_or(&target.initiator);
+    ask(target, initiator, &[file.to_owned()], 0)
 }
 
 /// Whether the LUN of [`open`] could be opened.

@@ -143,7 +143,8 @@ impl Machines {
     pub fn stor(&self, args: &[&str]) -> Ended {
         let mut ended = self.stor_once(args);
         for _ in 0..2 {
-            if ended.status == 0 || !ended.says_any("did not finish within") {
+            let slow = ["did not finish within", "no answer within"].iter().any(|text| ended.says_any(text));
+            if ended.status == 0 || !slow {
                 break;
             }
             eprintln!("a host was slow, so again: {}", ended.command);

@@ -170,4 +170,17 @@ storage:
     assert_eq!(url(own, "10.78.0.12"), None, "another server");
     assert_eq!(url("iqn.2026-01.lab.stor:san/4", "10.78.0.11"), None, "another LUN");
     assert_eq!(url("iqn.2026-01.lab.stor:other/3", "10.78.0.11"), None, "another target");
+
+    // The kernel's target lets names in, not addresses.
+    let disk = |own: &str| {
+        format!(
+            "<disk type='network'><source protocol='iscsi' name='{own}'><host name='10.78.0.11' port='3260'/></source><target dev='vda'/></disk>"
+        )
+    };
+    let xml = format!("<domain><name>web1</name><devices>{}</devices></domain>", disk(own));
+    let guest = crate::libvirt::domain_xml::read(&xml).unwrap();
+    let asked = Questions::about(&"kvm1".parse().unwrap(), &guest, &cluster).queries();
+    let names =
+        asked.iter().filter(|query| format!("{query:?}").contains("iqn.2026-01.lab.stor:stor-lab.host.kvm1"));
+    assert_eq!(names.count(), 1, "{asked:?}");
 }

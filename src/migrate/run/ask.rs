@@ -86,7 +86,7 @@ impl Run<'_> {
         host: &HostId,
         summary: &DomainSummary,
     ) -> Result<ShellFacts, Box<Finding>> {
-        let questions = Questions::about(summary, self.site.cluster);
+        let questions = Questions::about(host, summary, self.site.cluster);
         let questions =
             if host == self.to { questions } else { questions.towards(self.site.cluster, &journey.address) };
         let unobserved =
