@@ -5,6 +5,6 @@
 test:
 	scripts/test
 
-# The full-kernel tier, all of it: virtual machines under emulation. scripts/test passes the short part.
+# The full-kernel tier, all of it: virtual machines under emulation.
 test-vm:
 	scripts/test-vm

@@ -1,12 +1,9 @@
 //! The full-kernel tier: the `stor` command against virtual machines whose kernels have nfsd, NFS mounts and LIO of their own.
 //!
-//! `scripts/test-vm` boots the machines (vagrant/vm) and runs these tests, which plain `cargo test` leaves out: those of
-//! `core` with `scripts/test`, all with `make test-vm`. Each begins from a snapshot.
+//! `scripts/test-vm` boots the machines (vagrant/vm) and runs these tests, which plain `cargo test` leaves out; `make
+//! test-vm` runs all. Each begins from a snapshot.
 #![expect(clippy::disallowed_methods, reason = "the tests start stor")]
 
 mod core;
-mod gluster;
 mod harness;
-mod iscsi;
-mod mixed;
 mod nfs;
