@@ -9,8 +9,9 @@ use stor::libvirt::fake::Moment;
 use stor::model::{Cancel, Secret, SecretRef, Secrets};
 use stor::plan::{DeleteData, Plan, plan, plan_destroy, queries};
 use stor::spec::Cluster;
+use support::block::Lvm;
 use support::breaking::{Break, What};
-use support::{CLUSTER, World, cluster};
+use support::{CLUSTER, World, cluster, host};
 
 /// What a run plans for.
 #[derive(Clone)]
@@ -61,6 +62,12 @@ fn settle(world: &World, goal: &Goal<'_>) {
 fn after(before: &[Goal<'_>], goal: &Goal<'_>) -> World {
     let (Goal::Apply(file) | Goal::Destroy(file, _)) = goal;
     let world = World::bare(file);
+    {
+        let mut servers = world.tgt.lock().unwrap();
+        servers.kernels_have_lio = true;
+        let lvm = Lvm { groups: [("vg0".to_owned(), 4 << 30)].into(), ..Lvm::default() };
+        servers.lvm.insert(host("store1"), lvm);
+    }
     for goal in before {
         settle(&world, goal);
     }
@@ -197,8 +204,13 @@ fn an_export_given_back_that_breaks_anywhere_is_finished_by_the_next() {
     }
 }
 
-/// The usual hosts with a target of the first of them, with CHAP.
+/// The usual hosts with a target of the first of them, by tgt and with CHAP.
 fn with_iscsi(size: &str, secret: &str) -> Cluster {
+    with_lun("tgt", "backing: /data/luns/web1.img", size, secret)
+}
+
+/// The same, by a program of choice over what the file names.
+fn with_lun(provider: &str, behind: &str, size: &str, secret: &str) -> Cluster {
     let hosts = CLUSTER.split("storage:").next().unwrap();
     let text = format!(
         "{hosts}storage:
@@ -207,8 +219,9 @@ fn with_iscsi(size: &str, secret: &str) -> Cluster {
       server: store1
       iqn: iqn.2026-01.lab.stor:san
       access: direct
+      provider: {provider}
       chap: {{ user: stor, secret: {{ env: STOR_CHAP }} }}
-      luns: [{{ name: web1, size: {size}, backing: /data/luns/web1.img }}]
+      luns: [{{ name: web1, size: {size}, {behind} }}]
 images:
   web1: {{ storage: san, size: {size} }}
 guests:
@@ -276,4 +289,24 @@ fn sessions_that_break_anywhere_are_finished_by_the_next_run() {
 fn sessions_given_back_that_break_anywhere_are_finished_by_the_next_run() {
     let file = with_sessions("chap-secret-1", "");
     breaks_anywhere(&[Goal::Apply(&file)], &Goal::Destroy(&file, DeleteData::default()));
+}
+
+#[test]
+fn a_target_that_passes_to_another_program_converges_wherever_it_breaks() {
+    let by = |provider, behind| with_lun(provider, behind, "1GiB", "chap-secret-1");
+    for behind in ["backing: /data/luns/web1.img", "volume: vg0/web1"] {
+        let (tgt, lio) = (by("tgt", behind), by("lio", behind));
+        breaks_anywhere(&[Goal::Apply(&tgt)], &Goal::Apply(&lio));
+        breaks_anywhere(&[Goal::Apply(&lio)], &Goal::Apply(&tgt));
+    }
+}
+
+#[test]
+fn a_volume_behind_a_lun_made_grown_and_deleted_converges_wherever_it_breaks() {
+    let sized = |size| with_lun("lio", "volume: vg0/web1", size, "chap-secret-1");
+    let (first, grown) = (sized("1GiB"), sized("2GiB"));
+    breaks_anywhere(&[], &Goal::Apply(&first));
+    breaks_anywhere(&[Goal::Apply(&first)], &Goal::Apply(&grown));
+    let named = DeleteData(["san".parse().unwrap()].into());
+    breaks_anywhere(&[Goal::Apply(&first)], &Goal::Destroy(&first, named));
 }

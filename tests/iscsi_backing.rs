@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use stor::execute::execute;
 use stor::host::quote;
-use stor::model::{Cancel, Effect, OwnedKind, Record, Risk};
+use stor::model::{Cancel, Effect, FileContent, OwnedKind, Record, Risk};
 use stor::plan::{DeleteData, Plan, plan, plan_destroy, queries};
 use stor::spec::Cluster;
 use support::block::{Device, Lvm};
@@ -99,6 +99,12 @@ fn show(plan: &Plan) -> String {
         {
             let risk = if step.risk == Risk::Safe { String::new() } else { format!(" [{:?}]", step.risk) };
             writeln!(out, "[{wave}] {}{risk}", step.title).unwrap();
+            if let Effect::WriteFile(file) = &step.effect
+                && let FileContent::Text(text) = &file.content
+                && file.path.as_str().contains("systemd")
+            {
+                text.lines().for_each(|line| writeln!(out, "    | {line}").unwrap());
+            }
             let Effect::Run(commands) = &step.effect else { continue };
             for command in commands {
                 let mut shown = command.clone();

@@ -42,6 +42,10 @@ fn comes_back(scene: &Scene<'_>, entry: &Owned) -> bool {
             entry.detail.get("iqn").map(String::as_str) == Some(spec.iqn.as_str())
         }
         (OwnedKind::LioTarget, Some(StorageSpec::Iscsi(spec))) => entry.name == spec.iqn.as_str(),
+        // What a program's service waits for at boot goes with the program.
+        (OwnedKind::File | OwnedKind::Directory, Some(StorageSpec::Iscsi(_))) => {
+            entry.name.starts_with("/etc/systemd/system/")
+        }
         (OwnedKind::Unit, Some(spec)) => path.is_some() && path == spec.mounted_at().map(AbsPath::as_str),
         _ => false,
     }

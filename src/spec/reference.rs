@@ -70,6 +70,11 @@ impl Page<'_> {
             }
         } else if let Some(entry) = value.get("additionalProperties").filter(|entry| entry.is_object()) {
             self.inside(&join(path, "NAME"), entry);
+        } else if let Some(items) = value.get("items") {
+            let items = follow(self.root, items);
+            if items.get("properties").is_some() {
+                self.section(path, path, items);
+            }
         }
     }
 

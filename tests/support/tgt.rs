@@ -83,7 +83,14 @@ impl Servers {
             ("sh", ["-c", text]) if text.starts_with("find /etc/tgt") => configured(files),
             ("sh", ["-c", _, "stor-place", file, partial]) => {
                 match self.devices.get(&(host.clone(), (*file).to_owned())) {
-                    Some(device) => answer(0, device.show()),
+                    Some(device) => {
+                        // The kernel's target has its devices for itself.
+                        let kernel =
+                            self.kernels.get(host).into_iter().flat_map(|kernel| kernel.objects.values());
+                        let offered = kernel.into_iter().any(|object| object["dev"] == **file);
+                        let device = block::Device { claimed: device.claimed || offered, ..device.clone() };
+                        answer(0, device.show())
+                    }
                     None => backing(files, &path(file), &path(partial)),
                 }
             }

@@ -4,6 +4,7 @@
 //! [`backing`], what tgt is told is in [`tgt`]; when each command is needed is decided in `plan`.
 
 pub mod backing;
+pub mod boot;
 pub mod lio;
 pub mod open_iscsi;
 pub mod tgt;

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use self::backing::{Behind, Place};
 use self::lvm::Lvm;
-use super::commands::{lio as lio_commands, tgt};
+use super::commands::{boot, lio as lio_commands, tgt};
 use super::spec::{IscsiSpec, LunSpec, PORT};
 use crate::model::{AbsPath, Answer, Command, Observations, Query, Stamp, StorageId};
 use crate::spec::Cluster;
@@ -47,6 +47,8 @@ pub struct ServerFacts {
     pub behind: Vec<Behind>,
     /// What LVM shows; asked for block devices only.
     pub lvm: Lvm,
+    /// Files that have a server wait for its devices at boot, by path.
+    pub boot: BTreeMap<AbsPath, String>,
     /// What the kernel's target shows.
     pub lio: lio::Lio,
     /// The stamp of the secret that the kernel's target was given.
@@ -137,10 +139,19 @@ pub fn queries(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Vec<Query
     queries.extend([tgt::targets(), tgt::accounts(), tgt::configured()]);
     queries.push(tgt::conf(&tgt::conf_path(cluster, id)));
     queries.extend(spec.luns.iter().map(|lun| backing::place(&lun.backing)));
-    if spec.luns.iter().any(LunSpec::is_block) {
+    if boot::is_needed(spec) {
         queries.extend(lvm::queries());
+        queries.extend(drop_ins(cluster, id).iter().map(boot::query));
     }
     queries
+}
+
+/// Files that have a server wait for its devices, whichever it is and however the distribution calls it.
+fn drop_ins(cluster: &Cluster, id: &StorageId) -> BTreeSet<AbsPath> {
+    let families = [Some(Family::Debian), Some(Family::RedHat)];
+    let services =
+        [Software::Lio, Software::Tgt].map(|software| families.map(|family| service(software, family)));
+    services.iter().flatten().map(|service| boot::path(service, cluster, id)).collect()
 }
 
 fn service(software: Software, family: Option<Family>) -> &'static str {
@@ -187,14 +198,28 @@ pub fn server(
         configured: read_configured(answer(tgt::configured())?),
         backing: places(seen, spec)?,
         behind: backing::read_behind(answer(backing::behind())?),
-        lvm: if spec.luns.iter().any(LunSpec::is_block) {
-            lvm::observed(seen, host)?
-        } else {
-            Lvm::default()
-        },
+        lvm: if boot::is_needed(spec) { lvm::observed(seen, host)? } else { Lvm::default() },
+        boot: read_drop_ins(seen, cluster, id, spec)?,
         lio,
         stamp: Stamp::parse(answer(lio_commands::stamp(cluster, id))?),
     })
+}
+
+fn read_drop_ins(
+    seen: &Observations,
+    cluster: &Cluster,
+    id: &StorageId,
+    spec: &IscsiSpec,
+) -> Result<BTreeMap<AbsPath, String>, FactsError> {
+    let mut found = BTreeMap::new();
+    let paths = if boot::is_needed(spec) { drop_ins(cluster, id) } else { BTreeSet::new() };
+    for path in paths {
+        let answer = seen.answer(&spec.server, &boot::query(&path))?;
+        if answer.ok() {
+            found.insert(path, answer.stdout.clone());
+        }
+    }
+    Ok(found)
 }
 
 /// What lies where the data of a target's LUNs is.

@@ -6,6 +6,7 @@
 //! initiator, its sessions, the pool).
 
 mod backing;
+mod boot;
 mod clients;
 mod initiators;
 mod lio;
@@ -120,6 +121,7 @@ pub(super) fn claims(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec, host: 
             claims.extend(families.map(|family| daemon(commands::tgt::service(family))));
         }
     }
+    claims.extend(boot::claims(cluster, id, spec, host));
     if cluster.is_hypervisor(host) {
         claims.extend(clients::chap(cluster, id, spec).map(|chap| chap.claim()));
         if spec.access == IscsiAccess::Session {

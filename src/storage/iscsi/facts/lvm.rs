@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::backing::DEADLINE;
 use crate::model::{Command, HostId, Observations, Query};
 use crate::storage::facts::FactsError;
 
@@ -44,7 +45,7 @@ pub struct Volume {
 
 fn report(program: &'static str, options: &str) -> Query {
     let args = ["--reportformat", "json", "--units", "b", "--nosuffix", "--options", options];
-    Query::new(Command::new(program).args(args))
+    Query::patient(Command::new(program).args(args).deadline(DEADLINE))
 }
 
 fn groups() -> Query {
@@ -57,7 +58,8 @@ fn volumes() -> Query {
 
 fn settings() -> Query {
     let names = ["devices/use_devicesfile", "devices/global_filter", "devices/scan_lvs"];
-    Query::new(Command::new("lvmconfig").args(["--typeconfig", "full"]).args(names))
+    let command = Command::new("lvmconfig").args(["--typeconfig", "full"]).args(names);
+    Query::patient(command.deadline(DEADLINE))
 }
 
 /// Everything that [`observed`] wants answered.

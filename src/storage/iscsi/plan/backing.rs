@@ -57,10 +57,24 @@ fn one(server: &Server<'_>, lun: &LunSpec, out: &mut Proposal) -> Result<Grown, 
     }
 }
 
-/// Whether the target offers now what is behind a LUN.
+/// Whether stor's target offers now what is behind a LUN, by whichever program.
 fn is_offered(server: &Server<'_>, lun: &LunSpec) -> bool {
-    let shown = server.shown().and_then(|target| target.luns.get(&u32::from(lun.number)));
-    server.is_own() && shown.is_some_and(|shown| shown.path == lun.backing.as_str())
+    let identity = server.facts.backing.get(&lun.backing).and_then(Place::identity);
+    server.facts.behind.iter().filter(|behind| is_own(server, lun, behind)).any(|behind| {
+        let software = if behind.daemon == Daemon::Lio { Software::Lio } else { Software::Tgt };
+        let same = behind.path == lun.backing.as_str()
+            || (identity.is_some() && behind.identity.as_ref() == identity);
+        same && server.owns(software)
+    })
+}
+
+/// Whether something that is offered has the name that a LUN has there.
+fn is_own(server: &Server<'_>, lun: &LunSpec, behind: &Behind) -> bool {
+    let Subject { cluster, id, spec, .. } = *server.subject;
+    match behind.daemon {
+        Daemon::Lio => behind.owner == lio::object(cluster, id, lun),
+        Daemon::Tgt => behind.owner == spec.iqn.as_str(),
+    }
 }
 
 fn file(
@@ -110,17 +124,13 @@ fn file(
 
 /// What else has the same file or device, by whatever path: a LUN of another target, or of the cluster file.
 fn also_behind(server: &Server<'_>, lun: &LunSpec) -> Option<String> {
-    let Subject { cluster, id, spec, seen } = *server.subject;
-    let own = |behind: &&Behind| match behind.daemon {
-        Daemon::Lio => behind.owner == lio::object(cluster, id, lun),
-        Daemon::Tgt => behind.owner == spec.iqn.as_str(),
-    };
+    let seen = server.subject.seen;
     let place = server.facts.backing.get(&lun.backing);
     let same = |identity: &_| match place {
         Some(Place::Device(device)) => device.identity == *identity || device.overlapping.contains(identity),
         place => place.and_then(Place::identity) == Some(identity),
     };
-    let mut offered = server.facts.behind.iter().filter(|behind| !own(behind));
+    let mut offered = server.facts.behind.iter().filter(|behind| !is_own(server, lun, behind));
     let other = offered
         .find(|behind| behind.path == lun.backing.as_str() || behind.identity.as_ref().is_some_and(same));
     if let Some(Behind { daemon, owner, .. }) = other {

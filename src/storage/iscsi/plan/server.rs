@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::software::{self, Held};
-use super::{Subject, backing, lio, tgt};
+use super::{Subject, backing, boot, lio, tgt};
 use crate::model::{Blocked, Effect, Proposal, Record, ResourceId, Step, Wave};
 use crate::storage::facts::FactsError;
 use crate::storage::iscsi::commands;
@@ -79,6 +79,7 @@ pub(super) fn plan(subject: &Subject<'_>, out: &mut Proposal) -> Service {
     if let Err(error) = planned {
         out.blocked.push(unreadable(subject, &error));
     }
+    boot::plan(&server, out);
     let service = Service::after(&out.blocked[before..]);
     software::keep_former(subject, &server.record, (service, out));
     service
