@@ -458,3 +458,42 @@ fn one_host_has_one_program_and_a_kernel_without_a_target_offers_none() {
     let both = cluster(&text);
     refused(&world(&both), &both, "is to be offered by another program than storage");
 }
+
+#[test]
+fn a_port_that_another_program_has_is_refused() {
+    for provider in PROGRAMS {
+        let file = file(provider, FILE);
+        let world = world(&file);
+        servers(&world, |servers| servers.listener = Some("istgt".to_owned()));
+        refused(&world, &file, "is in use by istgt");
+    }
+}
+
+#[test]
+fn another_file_behind_a_number_is_set_right_unless_somebody_uses_it() {
+    let world = applied("lio", FILE);
+    let lio = file("lio", FILE);
+    servers(&world, |servers| {
+        let kernel = servers.kernels.get_mut(&host("store1")).unwrap();
+        kernel.objects.get_mut("stor-homelab.san.web1").unwrap()["dev"] = "/data/luns/other.img".into();
+        kernel
+            .sessions
+            .insert(IQN.to_owned(), ["iqn.2026-01.lab.stor:stor-homelab.guest.web1".to_owned()].into());
+    });
+    refused(&world, &lio, "cannot change meanwhile: /data/luns/web1.img, not /data/luns/other.img");
+    servers(&world, |servers| servers.kernels.get_mut(&host("store1")).unwrap().sessions.clear());
+    run(&world, &lio);
+
+    let world = applied("tgt", FILE);
+    let tgt = file("tgt", FILE);
+    servers(&world, |servers| {
+        let target = servers.daemons.get_mut(&host("store1")).unwrap().targets.get_mut(IQN).unwrap();
+        target.luns.get_mut(&1).unwrap().0 = "/data/luns/other.img".to_owned();
+        target.connected.insert("10.77.0.21".to_owned());
+    });
+    refused(&world, &tgt, "cannot change meanwhile: /data/luns/web1.img, not /data/luns/other.img");
+    servers(&world, |servers| {
+        servers.daemons.values_mut().for_each(|daemon| daemon.targets.get_mut(IQN).unwrap().connected.clear())
+    });
+    run(&world, &tgt);
+}

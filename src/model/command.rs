@@ -76,10 +76,14 @@ impl Command {
 }
 
 impl fmt::Display for Command {
-    /// Shows the words separated by blanks, for messages; not quoted, so not for a shell.
+    /// Shows the words separated by blanks, for messages; not quoted, so not for a shell. Of a program that is an argument it
+    /// shows the first line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.program)?;
-        self.args.iter().try_for_each(|arg| write!(f, " {arg}"))
+        self.args.iter().try_for_each(|arg| match arg.split_once('\n') {
+            Some((first, _)) => write!(f, " {first} [...]"),
+            None => write!(f, " {arg}"),
+        })
     }
 }
 

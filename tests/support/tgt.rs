@@ -14,6 +14,8 @@ pub struct Servers {
     /// Targets of hosts' kernels.
     pub kernels: BTreeMap<HostId, lio::Kernel>,
     pub daemons: BTreeMap<HostId, Daemon>,
+    /// Another program that has iSCSI's port, on every host.
+    pub listener: Option<String>,
     /// Whether the hosts' kernels have a target of their own.
     pub kernels_have_lio: bool,
     /// Block devices, by each of their paths.
@@ -71,14 +73,13 @@ impl Servers {
                 }
                 None => failure(107, "tgtadm: failed to send request hdr to tgt daemon\n"),
             },
-            ("ss", _) => answer(
-                0,
-                if self.daemons.contains_key(host) {
-                    "LISTEN 0 4096 0.0.0.0:3260 0.0.0.0:* users:((\"tgtd\",pid=286,fd=6))\n"
-                } else {
-                    ""
-                },
-            ),
+            ("ss", _) => {
+                let tgtd = self.daemons.contains_key(host).then_some("tgtd");
+                let line = |name: &str| {
+                    format!("LISTEN 0 4096 0.0.0.0:3260 0.0.0.0:* users:((\"{name}\",pid=286,fd=6))\n")
+                };
+                answer(0, self.listener.as_deref().or(tgtd).map_or_else(String::new, line))
+            }
             ("sh", ["-c", _, "stor-tgt-conf", file]) => conf(files, &path(file)),
             ("sh", ["-c", text]) if text.starts_with("find /etc/tgt") => configured(files),
             ("sh", ["-c", _, "stor-place", file, partial]) => {
