@@ -17,9 +17,9 @@ use crate::model::{
 use crate::observe::observe;
 use crate::spec::{Cluster, Role};
 use crate::storage::health::{Health, HealthState};
-use crate::storage::mount_probe;
-use crate::storage::probe::{MountedDirectory, Way};
+use crate::storage::probe::{KernelSessions, LunTarget, MountedDirectory, Way};
 use crate::storage::{self, Backend};
+use crate::storage::{lun_probe, mount_probe};
 
 pub use build::build;
 
@@ -67,9 +67,9 @@ pub struct StorageStatus {
 pub struct SeatStatus {
     /// The hypervisor.
     pub host: HostId,
-    /// What is mounted, for people; `None` where nothing is to be mounted, or it is unknown.
+    /// What is mounted, or where the host is logged in, for people; `None` where neither is to be, or it is unknown.
     pub mount: Option<String>,
-    /// Whether the right thing is mounted, writable.
+    /// Whether the right thing is mounted, writable, or the host logged in at every portal.
     pub mounted: Option<bool>,
     /// `active`, `inactive` or `not defined`; `None` where there is no pool, or it is unknown.
     pub pool: Option<String>,
@@ -159,8 +159,17 @@ fn mounted(cluster: &Cluster) -> impl Iterator<Item = (&StorageId, MountedDirect
     })
 }
 
+/// Targets to which the hypervisors' kernels log in.
+fn logged_in(cluster: &Cluster) -> impl Iterator<Item = (&StorageId, LunTarget, KernelSessions)> {
+    cluster.storage.keys().filter_map(|id| match storage::backend(cluster, id)?.probe().way {
+        Way::Luns(target) => target.kernel.clone().map(|kernel| (id, *target, kernel)),
+        Way::Direct(_) | Way::Mounted(_) => None,
+    })
+}
+
 fn pools_query(cluster: &Cluster) -> Query {
-    let names: Vec<String> = mounted(cluster).map(|(_, directory)| directory.pool).collect();
+    let of_luns = logged_in(cluster).map(|(_, _, kernel)| kernel.pool);
+    let names: Vec<String> = mounted(cluster).map(|(_, directory)| directory.pool).chain(of_luns).collect();
     pools::query(names.iter().map(String::as_str))
 }
 
@@ -197,6 +206,7 @@ pub fn queries(cluster: &Cluster) -> BTreeMap<HostId, Vec<Query>> {
         if host.role == Role::Hypervisor {
             batch.extend([mount_probe::mounts(), pools_query(cluster), domstates::query()]);
             batch.extend(mounted(cluster).filter_map(|(id, directory)| sizes(cluster, id, &directory)));
+            batch.extend(logged_in(cluster).filter_map(|(_, target, _)| lun_probe::sessions(&target)));
         }
     }
     for id in cluster.storage.keys() {

@@ -55,6 +55,7 @@ pub enum FindingCode {
     TargetMissing,
     LunSwapped,
     LunDiffers,
+    LunReserved,
     MultipathBypassed,
     NotLoggedIn,
     SessionLost,

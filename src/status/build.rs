@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    GuestStatus, HostStatus, ImageStatus, SeatStatus, Size, Status, StorageStatus, health, mounted,
-    pools_query, sizes, sizes_on_server,
+    GuestStatus, HostStatus, ImageStatus, SeatStatus, Size, Status, StorageStatus, health, logged_in,
+    mounted, pools_query, sizes, sizes_on_server,
 };
 use crate::libvirt::{domstates, pools};
 use crate::model::{
@@ -14,8 +14,9 @@ use crate::model::{
 use crate::spec::{Cluster, ImageEntry, Role};
 use crate::storage;
 use crate::storage::health::Health;
+use crate::storage::lun_probe;
 use crate::storage::mount_probe::{self, mount_table};
-use crate::storage::probe::MountedDirectory;
+use crate::storage::probe::{KernelSessions, LunTarget, MountedDirectory};
 
 /// A fact, or the sentence that says why there is none.
 type Known<T> = Result<T, String>;
@@ -71,9 +72,13 @@ fn host_status(seen: &Observations, host: &HostId, role: Role) -> HostStatus {
 fn storage_status(cluster: &Cluster, seen: &Observations, id: &StorageId) -> StorageStatus {
     let health = storage::backend(cluster, id).map(|backend| health(&*backend, seen));
     let directory = mounted(cluster).find(|(other, _)| *other == id).map(|(_, directory)| directory);
-    let seats = cluster.hypervisors().map(|host| match &directory {
-        Some(directory) => seat(cluster, seen, &host.id, directory),
-        None => SeatStatus { host: host.id.clone(), mount: None, mounted: None, pool: None, unknown: None },
+    let sessions = logged_in(cluster).find(|(other, ..)| *other == id);
+    let seats = cluster.hypervisors().map(|host| match (&directory, &sessions) {
+        (Some(directory), _) => seat(cluster, seen, &host.id, directory),
+        (None, Some((_, target, kernel))) => session_seat(cluster, seen, &host.id, (target, kernel)),
+        (None, None) => {
+            SeatStatus { host: host.id.clone(), mount: None, mounted: None, pool: None, unknown: None }
+        }
     });
     StorageStatus {
         storage: id.clone(),
@@ -93,13 +98,7 @@ fn seat(cluster: &Cluster, seen: &Observations, host: &HostId, directory: &Mount
                 && !mount.read_only()
         })
     };
-    let pool = read(seen, host, &pools_query(cluster), |answer| {
-        Ok(match pools::parse(answer)?.get(&directory.pool) {
-            Some(pool) if pool.active => "active".to_owned(),
-            Some(_) => "inactive".to_owned(),
-            None => "not defined".to_owned(),
-        })
-    });
+    let pool = pool_state(cluster, seen, host, &directory.pool);
     let shown = |mount: Option<mount_table::Mount>| match mount {
         Some(mount) if mount.read_only() => format!("{mount}, read-only"),
         Some(mount) => mount.to_string(),
@@ -108,6 +107,43 @@ fn seat(cluster: &Cluster, seen: &Observations, host: &HostId, directory: &Mount
     let unknown = mount.as_ref().err().or(pool.as_ref().err()).cloned();
     let mounted = mount.as_ref().ok().map(right);
     SeatStatus { host: host.clone(), mounted, mount: mount.ok().map(shown), pool: pool.ok(), unknown }
+}
+
+fn pool_state(cluster: &Cluster, seen: &Observations, host: &HostId, pool: &str) -> Known<String> {
+    read(seen, host, &pools_query(cluster), |answer| {
+        Ok(match pools::parse(answer)?.get(pool) {
+            Some(pool) if pool.active => "active".to_owned(),
+            Some(_) => "inactive".to_owned(),
+            None => "not defined".to_owned(),
+        })
+    })
+}
+
+/// A target to which the host's kernel should be logged in.
+fn session_seat(
+    cluster: &Cluster,
+    seen: &Observations,
+    host: &HostId,
+    (target, kernel): (&LunTarget, &KernelSessions),
+) -> SeatStatus {
+    let asked = lun_probe::sessions(target).ok_or_else(|| "it was not asked".to_owned());
+    let sessions = asked.and_then(|query| {
+        read(seen, host, &query, |answer| lun_probe::seen(answer).map_err(|why| why.to_string()))
+    });
+    let state = sessions.map(|seen| {
+        let state = |portal: &String| seen.sessions.get(portal).map_or("not logged in", String::as_str);
+        let each = kernel.portals.iter().map(|portal| match state(portal) {
+            "LOGGED_IN" => (true, format!("logged in at {portal}")),
+            "not logged in" => (false, format!("not logged in at {portal}")),
+            lost => (false, format!("session at {portal} lost ({lost})")),
+        });
+        let (fine, texts): (Vec<bool>, Vec<String>) = each.unzip();
+        (fine.iter().all(|fine| *fine), texts.join(", "))
+    });
+    let pool = pool_state(cluster, seen, host, &kernel.pool);
+    let unknown = state.as_ref().err().or(pool.as_ref().err()).cloned();
+    let (mounted, mount) = state.ok().unzip();
+    SeatStatus { host: host.clone(), mounted, mount, pool: pool.ok(), unknown }
 }
 
 /// The size of an image as the first hypervisor shows it that has the right mount.
@@ -186,7 +222,12 @@ fn findings(status: &Status) -> Vec<Finding> {
             let subject = ResourceId::new(ResourceKind::Mount, &storage.storage);
             let what = seat.mount.clone().unwrap_or_default();
             let message = format!("host {}: storage {} is {what}", seat.host, storage.storage);
-            let code = if what == "not mounted" { FindingCode::NotMounted } else { FindingCode::WrongMount };
+            let code = match what.as_str() {
+                "not mounted" => FindingCode::NotMounted,
+                what if what.contains("not logged in at") => FindingCode::NotLoggedIn,
+                what if what.contains(" lost (") => FindingCode::SessionLost,
+                _ => FindingCode::WrongMount,
+            };
             all.push(
                 Finding::new(Severity::Error, code, subject, message)
                     .on(&seat.host)

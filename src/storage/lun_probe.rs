@@ -55,6 +55,12 @@ pub fn query(target: &LunTarget, host: &HostId, files: &[String]) -> Query {
     ask(target, initiator, files, END)
 }
 
+/// Asks a hypervisor for its kernel's sessions alone; `None` where QEMU's own client reaches the target.
+#[must_use]
+pub fn sessions(target: &LunTarget) -> Option<Query> {
+    target.kernel.as_ref().map(|kernel| devices(target, kernel, &[]))
+}
+
 /// Asks a hypervisor whose kernel is logged in.
 fn devices(target: &LunTarget, kernel: &KernelSessions, files: &[String]) -> Query {
     let end = END.to_string();

@@ -210,6 +210,9 @@ pub struct ClientAnswer {
     pub read: BTreeMap<String, Result<String, String>>,
     /// Files removed.
     pub removed: BTreeMap<String, Result<(), String>>,
+    /// LUNs that an initiator has reserved for itself, with the reservation in words.
+    #[serde(default)]
+    pub reserved: BTreeMap<String, String>,
 }
 
 /// What tells a file from every other, whichever host looks.

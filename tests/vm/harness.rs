@@ -66,6 +66,11 @@ impl Ended {
         self
     }
 
+    /// Tells whether it ended with this status.
+    pub fn ended_with(&self, status: i32) -> bool {
+        self.status == status
+    }
+
     fn says_any(&self, text: &str) -> bool {
         self.stdout.contains(text) || self.stderr.contains(text)
     }

@@ -6,4 +6,5 @@
 
 mod core;
 mod harness;
+mod iscsi_sessions;
 mod nfs;

@@ -167,7 +167,7 @@ pub fn status(status: &Status, screen: &Screen) -> String {
         for seat in &storage.seats {
             let mount = match (&seat.mounted, &seat.mount) {
                 (Some(true), Some(mount)) => mount.clone(),
-                (Some(false), _) => screen.red("not mounted"),
+                (Some(false), mount) => screen.red(mount.as_deref().unwrap_or("not mounted")),
                 _ => "-".to_owned(),
             };
             let pool = seat.pool.as_ref().map_or_else(String::new, |pool| format!(", pool {pool}"));

@@ -215,6 +215,7 @@ fn answer(volume: &Volume, request: &ClientRequest) -> ClientAnswer {
             Ok(text.trim_end_matches([' ', '\n', '\0']).to_owned())
         }),
         removed: each(&request.remove, &|name| volume.remove(name)),
+        reserved: BTreeMap::new(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The look at an iSCSI target with an initiator on this machine: login, REPORT LUNS, serial numbers, identifiers, sizes, and
+//! The look at an iSCSI target with an initiator on this machine: login, REPORT LUNS, serial numbers, identifiers, sizes, reservations, and
 //! digests of both ends of each LUN. Never writes.
 //!
 //! iscsi-client-rs is asynchronous and takes its time; a private runtime on the calling thread hides behind one blocking
@@ -12,7 +12,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
-use self::session::{Session, Status};
+use self::session::{Reservation, Session, Status};
 use crate::storage::lun_probe::{END, swapped};
 use crate::storage::probe::{ClientAnswer, ClientRequest, Identity, LunTarget, NoClient, names, own_address};
 
@@ -154,7 +154,11 @@ async fn answer(
         }
         let identity = Identity { inode: u64::from(lun.number), id: Some(wwid), size };
         answer.identified.insert(file.clone(), Ok(identity));
-        if request.read.contains(file) {
+        let reservation = session.reservation(lun.number).await?;
+        if let Some(reservation) = reservation {
+            answer.reserved.insert(file.clone(), reservation.to_string());
+        }
+        if request.read.contains(file) && !reservation.is_some_and(Reservation::forbids_reading) {
             let first = session.read(lun.number, (0, END.min(size)), block).await?;
             let last = session.read(lun.number, (size.saturating_sub(END), END.min(size)), block).await?;
             answer.read.insert(file.clone(), Ok(digests(&first, &last)));

@@ -69,6 +69,42 @@ impl fmt::Display for Status {
     }
 }
 
+/// Operation code and service action (SPC-4).
+const PERSISTENT_RESERVE_IN: u8 = 0x5e;
+const READ_RESERVATION: u8 = 0x01;
+const RESERVATION_LEN: u8 = 24;
+
+/// A persistent reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reservation {
+    /// The key of its holder.
+    key: u64,
+    /// Its type (SPC-4 table 64).
+    kind: u8,
+}
+
+impl Reservation {
+    /// Whether only holders may read.
+    pub fn forbids_reading(self) -> bool {
+        matches!(self.kind, 3 | 6 | 8)
+    }
+}
+
+impl fmt::Display for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            1 => "Write Exclusive",
+            3 => "Exclusive Access",
+            5 => "Write Exclusive, Registrants Only",
+            6 => "Exclusive Access, Registrants Only",
+            7 => "Write Exclusive, All Registrants",
+            8 => "Exclusive Access, All Registrants",
+            _ => "a type of its own",
+        };
+        write!(f, "{kind}, key 0x{:x}", self.key)
+    }
+}
+
 /// A session that is logged in.
 pub(super) struct Session<'a> {
     target: &'a LunTarget,
@@ -228,6 +264,21 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// The persistent reservation that somebody holds (SPC-4 section 6.15.3, READ RESERVATION); `None` when there is none, or the
+    /// target knows no such thing.
+    pub async fn reservation(&self, lun: u8) -> Result<Option<Reservation>, WireError> {
+        let mut cdb = [0; 16];
+        (cdb[0], cdb[1], cdb[8]) = (PERSISTENT_RESERVE_IN, READ_RESERVATION, RESERVATION_LEN);
+        match self.command("PERSISTENT RESERVE IN", lun, cdb, u32::from(RESERVATION_LEN)).await {
+            Ok(data) => Ok(reservation(&data)),
+            Err(error @ WireError::Deadline { .. }) => Err(error),
+            Err(error) => {
+                tracing::debug!("{error}");
+                Ok(None)
+            }
+        }
+    }
+
     /// Reads bytes from an offset; both in whole blocks.
     pub async fn read(&self, lun: u8, (offset, len): (u64, u64), block: u32) -> Result<Vec<u8>, WireError> {
         let (mut bytes, size) = (Vec::new(), u64::from(block));
@@ -251,6 +302,14 @@ impl<'a> Session<'a> {
             Err(_) => tracing::debug!("logout from {}: no answer", self.target.iqn),
         }
     }
+}
+
+/// Reads the parameter data of READ RESERVATION: a header of 8 bytes, then the reservation, if there is one.
+fn reservation(data: &[u8]) -> Option<Reservation> {
+    let length = data.get(4..8)?.iter().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte));
+    let held = data.get(8..24).filter(|_| length >= 16)?;
+    let key = held[..8].iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+    Some(Reservation { key, kind: held[13] & 0x0f })
 }
 
 /// A LUN's number as the protocol writes it: one byte, peripheral device addressing (SAM-5).
@@ -333,6 +392,20 @@ mod tests {
         page.extend([1, 3, 0, 2, 0x30, 0x01]);
         assert_eq!(designators(&page), ["naa.3001", "t10.STOR"]);
         assert_eq!(designators(&[1, 3, 0, 200, 1]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_reservation_is_read_and_none_is_none() {
+        let mut data = vec![0, 0, 0, 2, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0x0a, 0xbc];
+        data.extend([0, 0, 0, 0, 0, 0x03, 0, 0]);
+        let held = reservation(&data).unwrap();
+        assert_eq!(
+            (held.to_string().as_str(), held.forbids_reading()),
+            ("Exclusive Access, key 0xabc", true)
+        );
+        assert_eq!(reservation(&[0, 0, 0, 2, 0, 0, 0, 0]), None);
+        assert_eq!(reservation(&data[..20]), None, "cut off");
+        assert_eq!(reservation(&[]), None);
     }
 
     #[test]
