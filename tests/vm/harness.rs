@@ -136,6 +136,14 @@ impl Machines {
         std::fs::write(self.file(), text).expect("write");
     }
 
+    /// Changes the cluster file by replacing a text, which must be there.
+    #[track_caller]
+    pub fn edit(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.file()).expect("read");
+        assert!(text.contains(from), "{from:?} is not in the cluster file:\n{text}");
+        self.write(&text.replace(from, to));
+    }
+
     /// Runs `stor` within the machines' network; again, as its user would, when a host was too slow for one of its deadlines.
     pub fn stor(&self, args: &[&str]) -> Ended {
         let mut ended = self.stor_once(args);
