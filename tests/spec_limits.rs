@@ -130,7 +130,8 @@ fn format_push(mut text: String, more: &str) -> String {
 fn used() -> (f64, u64) {
     let time: f64 = std::fs::read_dir("/proc/self/task")
         .unwrap()
-        .map(|task| std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap())
+        // A thread may have ended since the directory was read.
+        .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("schedstat")).ok())
         .map(|stat| stat.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9)
         .sum();
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

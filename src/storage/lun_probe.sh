@@ -34,10 +34,12 @@ while [ $# -ge 2 ]; do
     file=$1 number=$2
     shift 2
     echo "lun $file"
-    if ! with qemu-io $(object) --image-opts -c length "$(place '' "$number")" >"$work/said"; then
-        [ -s "$work/said" ] && echo "error $(said "$work/said")" || echo "error QEMU's client could not open it within 4s"
-        continue
-    fi
+    with qemu-io $(object) --image-opts -c length "$(place '' "$number")" >"$work/said"
+    case $? in
+    0) ;;
+    137) echo "error QEMU's client was not done with it within 4s" && continue ;; # killed: whatever it has said until then is no reason
+    *) echo "error $(said "$work/said")" && continue ;;
+    esac
     size=$(with qemu-img info $(object) --image-opts --output=json "$(place '' "$number")" | sed -n 's/.*"virtual-size": \([0-9]*\).*/\1/p')
     [ -n "$size" ] || { echo "error QEMU's client shows no size"; continue; }
     echo "size $size"

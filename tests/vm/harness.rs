@@ -148,7 +148,9 @@ impl Machines {
     pub fn stor(&self, args: &[&str]) -> Ended {
         let mut ended = self.stor_once(args);
         for _ in 0..2 {
-            let slow = ["did not finish within", "no answer within"].iter().any(|text| ended.says_any(text));
+            let slow = ["did not finish within", "no answer within", "within 4s"]
+                .iter()
+                .any(|text| ended.says_any(text));
             if ended.status == 0 || !slow {
                 break;
             }

@@ -30,7 +30,9 @@ fn guests_on_luns_of_their_hosts_kernels_move_and_outlive_boots() {
     machines.beats_on("store1", WEB1, 3);
     machines.beats_on("store1", WEB2, 3);
     machines.stor(&["migrate", "web1", "--to", "kvm1"]).exits(0);
-    machines.stor(&["migrate", "web2", "--to", "kvm1", "--cold", "--shutdown"]).exits(0);
+    machines.on("kvm2", "virsh -q destroy web2");
+    machines.stor(&["migrate", "web2", "--to", "kvm1", "--cold"]).exits(0);
+    machines.stor(&["start", "web2"]).exits(0).says(&["kvm1"]);
     machines.beats_on("store1", WEB2, 3);
 
     luns_come_and_grow_and_the_secret_changes_under_guests(&machines);
