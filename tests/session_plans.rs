@@ -79,6 +79,14 @@ fn by_hand(world: &World, change: impl FnOnce(&mut Known)) {
     change(initiator.targets.entry(IQN.to_owned()).or_default());
 }
 
+/// Logs all hypervisors out by hand.
+fn log_out(world: &World) {
+    let mut servers = world.tgt.lock().unwrap();
+    let targets = servers.initiators.values_mut().filter_map(|initiator| initiator.targets.get_mut(IQN));
+    targets.for_each(|known| known.sessions.clear());
+    servers.kernels.values_mut().for_each(|kernel| kernel.sessions.clear());
+}
+
 fn known(world: &World) -> Option<Known> {
     world.tgt.lock().unwrap().initiators[&host("kvm1")].targets.get(IQN).cloned()
 }
@@ -173,9 +181,13 @@ fn the_secret_reaches_a_record_by_standard_input_and_nothing_shows_it() {
 }
 
 #[test]
-fn another_secret_is_written_into_the_record_while_the_session_stays() {
+fn another_secret_waits_until_nobody_is_logged_in_with_the_old_one() {
     let world = applied(&file(CHAP));
     let other = file_with(LUN, CHAP, "canary-4712-canary");
+    refused(&world, &other, "host kvm1 is logged in with another CHAP user or secret");
+    refused(&world, &other, "host kvm2 is logged in with another CHAP user or secret");
+    assert_eq!(plan_for(&world, &other).steps().count(), 0, "nothing is changed");
+    log_out(&world);
     insta::assert_snapshot!(show(&plan_for(&world, &other), "kvm1"));
     run(&world, &other);
     assert_eq!(known(&world).unwrap().records[PORTAL].secret.as_deref(), Some("canary-4712-canary"));
@@ -267,9 +279,11 @@ fn another_lun_behind_the_same_number_is_refused() {
 }
 
 #[test]
-fn a_pool_that_is_active_over_another_portal_is_not_stopped_under_guests() {
+fn a_pool_that_is_active_over_another_user_is_not_stopped_under_guests() {
     let world = applied(&file(CHAP));
     let other = file_with(LUN, ", chap: { user: other, secret: { env: STOR_CHAP } }", SECRET);
+    refused(&world, &other, "host kvm1 is logged in with another CHAP user or secret");
+    log_out(&world);
     refused(&world, &other, "pool.san.source.auth cannot change while the pool is active");
 }
 

@@ -35,14 +35,14 @@ fn guests_on_luns_of_their_hosts_kernels_move_and_outlive_boots() {
     machines.stor(&["start", "web2"]).exits(0).says(&["kvm1"]);
     machines.beats_on("store1", WEB2, 3);
 
-    luns_come_and_grow_and_the_secret_changes_under_guests(&machines);
+    luns_come_and_grow_under_guests(&machines);
     every_host_comes_back_by_itself(&machines);
     what_is_changed_by_hand_is_shown_and_mended(&machines);
 
     let beats = machines.heartbeat("store1", WEB1);
     assert!(beats.is_intact() && beats.boots.len() == 1, "{beats}: {:?}", beats.faults);
     machines.stor(&["destroy", "--yes"]).exits(6).says(&["web1"]);
-    machines.on("kvm1", "virsh -q destroy web1; virsh -q destroy web2");
+    another_secret_waits_until_nobody_is_logged_in(&machines);
     machines.stor(&["destroy", "--yes"]).exits(0);
     for machine in ["kvm1", "kvm2"] {
         assert_eq!(machines.on(machine, "iscsiadm -m session 2>/dev/null; iscsiadm -m node 2>/dev/null; ls /dev/sd* 2>/dev/null || true"), "");
@@ -51,7 +51,7 @@ fn guests_on_luns_of_their_hosts_kernels_move_and_outlive_boots() {
     before.are_those_of(&machines);
 }
 
-fn luns_come_and_grow_and_the_secret_changes_under_guests(machines: &Machines) {
+fn luns_come_and_grow_under_guests(machines: &Machines) {
     machines.edit(
         "luns:\n",
         "luns:\n        - { name: data, number: 7, size: 32MiB, backing: /srv/iscsi/data.img }\n",
@@ -60,17 +60,10 @@ fn luns_come_and_grow_and_the_secret_changes_under_guests(machines: &Machines) {
     machines.edit("{ name: web1, size", "{ name: web1, number: 1, size");
     machines.edit("{ name: web2, size: 64MiB", "{ name: web2, number: 2, size: 96MiB");
     machines.edit("web2: { storage: san, size: 64MiB }", "web2: { storage: san, size: 96MiB }");
-    machines.secret("another-4711");
-    // Reads the arguments and environments of all processes, again and again, while open-iscsi and libvirt get the secret.
-    machines.on("kvm1", "systemd-run --quiet --unit=watch sh -c \"while :; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ; done >/run/watched 2>/dev/null\"");
     machines
         .stor(&["apply", "--yes", "--prune"])
         .exits(0)
         .says(&["every hypervisor reaches the same images"]);
-    // The search has it in its own arguments.
-    machines.on("kvm1", "systemctl stop watch");
-    let seen = machines.on("kvm1", "grep -a -c another-4711 /run/watched; grep -a -q stor-node /run/watched && echo watched; rm /run/watched");
-    assert_eq!(seen.trim(), "0\nwatched");
     machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
     for machine in ["kvm1", "kvm2"] {
         let sizes =
@@ -82,7 +75,6 @@ fn luns_come_and_grow_and_the_secret_changes_under_guests(machines: &Machines) {
 }
 
 fn every_host_comes_back_by_itself(machines: &Machines) {
-    // With the new secret.
     machines.reboot("kvm2");
     machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
     machines.stor(&["verify"]).exits(0);
@@ -93,6 +85,26 @@ fn every_host_comes_back_by_itself(machines: &Machines) {
     machines.stor(&["migrate", "web1", "--to", "kvm2"]).exits(0);
     machines.beats_on("store1", WEB1, 3);
     machines.stor(&["migrate", "web1", "--to", "kvm1"]).exits(0);
+}
+
+fn another_secret_waits_until_nobody_is_logged_in(machines: &Machines) {
+    machines.secret("another-4711");
+    machines.stor(&["plan"]).says(&["host kvm1 is logged in with another CHAP user or secret"]);
+    machines.on("kvm1", "virsh -q destroy web1; virsh -q destroy web2");
+    for machine in ["kvm1", "kvm2"] {
+        machines.on(machine, &format!("iscsiadm -m node -T {IQN} --logout"));
+    }
+    // Reads the arguments and environments of all processes, again and again, while open-iscsi and libvirt get the secret.
+    machines.on("kvm1", "systemd-run --quiet --unit=watch sh -c \"while :; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ; done >/run/watched 2>/dev/null\"");
+    machines
+        .stor(&["apply", "--yes", "--prune"])
+        .exits(0)
+        .says(&["every hypervisor reaches the same images"]);
+    machines.on("kvm1", "systemctl stop watch");
+    // The search has it in its own arguments.
+    let seen = machines.on("kvm1", "grep -a -c another-4711 /run/watched; grep -a -q stor-node /run/watched && echo watched; rm /run/watched");
+    assert_eq!(seen.trim(), "0\nwatched");
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
 }
 
 /// Registers and reserves (SPC-4, PERSISTENT RESERVE OUT; type 1, Write Exclusive), or clears it, with Linux's SG_IO.

@@ -256,7 +256,8 @@ impl Change {
         let hint = match spec.access {
             IscsiAccess::Direct => "shut the guests down that use this target, then apply again".to_owned(),
             IscsiAccess::Session => format!(
-                "shut the guests down that use this target, stop its pool on each hypervisor (`virsh pool-destroy {id}`), then apply again"
+                "shut the guests down that use this target, log out on each hypervisor (`iscsiadm -m node -T {} --logout`), then apply again",
+                spec.iqn
             ),
         };
         refused.extend(self.offline.iter().map(|Difference { field, desired, observed }| {

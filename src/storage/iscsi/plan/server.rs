@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::software::{self, Held};
-use super::{Subject, backing, boot, lio, tgt};
+use super::{Subject, backing, boot, lio, sessions, tgt};
 use crate::model::{Blocked, Effect, Proposal, Record, ResourceId, Step, Wave};
 use crate::storage::facts::FactsError;
 use crate::storage::iscsi::commands;
 use crate::storage::iscsi::facts::{self, ServerFacts, Software, Target};
-use crate::storage::iscsi::spec::PORT;
+use crate::storage::iscsi::spec::{IscsiAccess, PORT};
 use crate::storage::packages;
 use crate::storage::planning::Service;
 
@@ -70,6 +70,9 @@ pub(super) fn plan(subject: &Subject<'_>, out: &mut Proposal) -> Service {
     match server.software {
         Software::Lio => lio::obstacles(&server, out),
         Software::Tgt => obstacles(&server, out),
+    }
+    if subject.spec.access == IscsiAccess::Session {
+        out.blocked.extend(sessions::outdated(subject));
     }
     let grown = backing::plan(&server, out);
     let planned = install(&server, out).map(|()| match server.software {

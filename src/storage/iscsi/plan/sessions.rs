@@ -9,8 +9,8 @@ use super::Subject;
 use super::clients::chap;
 use crate::libvirt::{pool_xml, pools, secrets};
 use crate::model::{
-    AbsPath, Command, Difference, Effect, Finding, FindingCode, HostId, Observations, Owned, OwnedKind,
-    Proposal, Query, ResourceId, ResourceKind, Risk, Secret, Severity, Step, StorageId, Wave,
+    AbsPath, Blocked, Command, Difference, Effect, Finding, FindingCode, HostId, Observations, Owned,
+    OwnedKind, Proposal, Query, ResourceId, ResourceKind, Risk, Secret, Severity, Step, StorageId, Wave,
 };
 use crate::spec::Cluster;
 use crate::storage::iscsi::commands::{self, open_iscsi};
@@ -58,6 +58,36 @@ fn session(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Owned {
         .with("portals", portals.join(" "))
         .with("devices", devices.join(" "))
         .with("stamp", open_iscsi::stamp_path(cluster, id).as_str())
+}
+
+/// Why the target must keep its CHAP user and secret for now: a session logs in again with those that it began with, whatever the
+/// record says since, so that another secret would take the disks from guests at the next lost connection.
+pub(super) fn outdated(subject: &Subject<'_>) -> Vec<Blocked> {
+    let Subject { cluster, id, spec, seen } = *subject;
+    let user = spec.chap.as_ref().map(|chap| chap.user.to_string());
+    let secret = spec.chap.as_ref().and_then(|chap| cluster.secrets.get(&chap.secret));
+    let keeps = |host: &HostId| {
+        let shown = sessions::observed(seen, cluster, id, spec, host).ok()?;
+        let began_with = |portal: &Portal| {
+            let record = shown.records.get(portal)?;
+            Some(record.user.clone().filter(|_| record.authmethod == "CHAP"))
+        };
+        let other_user = shown.sessions.keys().filter_map(began_with).any(|began| began != user);
+        let other_secret = secret.zip(shown.stamp).is_some_and(|(secret, stamp)| !stamp.fits(secret));
+        (!shown.sessions.is_empty() && (other_user || other_secret)).then(|| host.clone())
+    };
+    let held = cluster.hypervisors().filter_map(|host| keeps(&host.id));
+    let hint = format!(
+        "shut the guests down that use this target, log out on each hypervisor (`iscsiadm -m node -T {} --logout`), then apply again",
+        spec.iqn
+    );
+    held.map(|host| {
+        let reason = format!(
+            "host {host} is logged in with another CHAP user or secret, and could not log in again after a lost connection"
+        );
+        subject.refused(Wave::Export, reason, &hint)
+    })
+    .collect()
 }
 
 /// One hypervisor, while planning for it.
