@@ -41,18 +41,21 @@ struct Listing {
     blockdevices: Vec<Entry>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 struct Entry {
+    /// `disk`, `part`, `mpath`, `lvm` ...
+    #[serde(rename = "type")]
+    kind: Option<String>,
     wwn: Option<String>,
     serial: Option<String>,
     /// A number; a string in older versions.
     size: Option<serde_json::Value>,
 }
 
-/// Asks for a device; a symbolic link to one will do.
+/// Asks for a device and what it lies on, the device last; a symbolic link to one will do.
 pub(super) fn query(path: &str) -> Query {
     let command =
-        Command::new("lsblk").args(["--json", "--bytes", "--nodeps", "--output", "WWN,SERIAL,SIZE"]);
+        Command::new("lsblk").args(["--json", "--bytes", "--inverse", "--output", "TYPE,WWN,SERIAL,SIZE"]);
     Query::new(command.args(["--", path]))
 }
 
@@ -63,10 +66,49 @@ pub(super) fn read(answer: Option<&Answer>) -> Known<Option<BlockDevice>> {
     }
     let text = known(answer, "lsblk")?;
     let listing: Listing = serde_json::from_str(&text).map_err(|error| format!("`lsblk`: {error}"))?;
-    let Some(entry) = listing.blockdevices.into_iter().next() else { return Ok(None) };
+    let Some((entry, below)) = listing.blockdevices.split_last() else { return Ok(None) };
+    let entry = named(entry, below);
     let some =
         |value: Option<String>| value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
     let bytes = |size: serde_json::Value| size.as_u64().or_else(|| size.as_str()?.parse().ok());
     let size = entry.size.and_then(bytes).ok_or("`lsblk` shows no size")?;
     Ok(Some(BlockDevice { wwn: some(entry.wwn), serial: some(entry.serial), size }))
+}
+
+/// A multipath map has no WWN and no serial number of its own, but those of its disks, as long as they are one and the same LUN.
+fn named(entry: &Entry, below: &[Entry]) -> Entry {
+    let is = |entry: &Entry, kind: &str| entry.kind.as_deref() == Some(kind);
+    let mut disks = below.iter().filter(|disk| is(disk, "disk"));
+    let Some(first) = disks.next().filter(|_| is(entry, "mpath")) else { return entry.clone() };
+    match disks.all(|disk| (&disk.wwn, &disk.serial) == (&first.wwn, &first.serial)) {
+        true => Entry { wwn: first.wwn.clone(), serial: first.serial.clone(), ..entry.clone() },
+        false => entry.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> BlockDevice {
+        let answer = Answer { status: Some(0), stdout: text.to_owned(), stderr: String::new() };
+        read(Some(&answer)).unwrap().unwrap()
+    }
+
+    const MAP: &str = include_str!("../../../fixtures/outputs/lsblk/debian13-util-linux2.41-multipath.json");
+
+    #[test]
+    fn a_multipath_map_is_known_by_its_disks_if_they_are_the_same() {
+        let map = shown(MAP);
+        let identity = ("0x600140596c741bac199507b9a758bcf3", "96c741bac199507b9a758bcf3bcd9fe3");
+        assert_eq!((map.identity(), map.size), (Some(identity), 64 << 20));
+        let mixed = MAP.replacen("96c741bac199507b9a758bcf3bcd9fe3", "another", 1);
+        assert_eq!(shown(&mixed).identity(), None);
+    }
+
+    #[test]
+    fn a_partition_is_no_whole_disk() {
+        let text = r#"{"blockdevices": [{"type":"disk","wwn":"0x1","serial":"a","size":2048},{"type":"part","wwn":"0x1","serial":null,"size":1024}]}"#;
+        assert_eq!((shown(text).size, shown(text).identity()), (1024, None));
+    }
 }
