@@ -26,6 +26,14 @@ pub enum Stdin {
     Secret(Secret),
 }
 
+impl Stdin {
+    /// A secret as the only line; nothing where there is none.
+    #[must_use]
+    pub fn line(secret: Option<&Secret>) -> Self {
+        secret.map_or(Self::Empty, |secret| Self::Secret(Secret::new(format!("{}\n", secret.reveal()))))
+    }
+}
+
 /// One program with its arguments, standard input and deadline; run without a shell, with `LC_ALL=C`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Command {

@@ -1,17 +1,17 @@
 //! The CHAP secret that every hypervisor's libvirt keeps for a storage. Pure.
 //!
-//! Shared by the backends whose pools or disks log in with one. Imports `planning` (why a part stops), `libvirt`
+//! Shared by the backends whose pools or disks log in with one. Imports `planning` (why a part stops), `stamp_file`, `libvirt`
 //! (secrets), `spec` and `model`. Where a target keeps its side of the secret is the backend's.
 //!
 //! libvirt never tells a private value, so a stamp in a file beside the record tells whether the value that was set last is
 //! the one of now (`docs/adr/0112`). The file is written after the value: a run that dies in between sets it once more.
 
 use super::planning::{Stop, refuse};
+use super::stamp_file::{self, GivenTo};
 use crate::libvirt::secrets;
 use crate::model::{
-    AbsPath, ClusterName, Command, Difference, Effect, FileContent, FileMode, FileSpec, HostId, Observations,
-    Owned, OwnedKind, Query, Record, ResourceId, ResourceKind, SecretId, SecretRef, Stamp, Step, StorageId,
-    Wave,
+    AbsPath, Difference, Effect, HostId, Observations, Owned, OwnedKind, Query, Record, ResourceId,
+    ResourceKind, SecretId, SecretRef, Stamp, Step, StorageId, Wave,
 };
 use crate::spec::Cluster;
 
@@ -26,12 +26,6 @@ pub struct ChapSecret<'a> {
     pub reference: &'a SecretRef,
 }
 
-/// Where a hypervisor keeps the stamp.
-fn stamp_path(cluster: &ClusterName, storage: &StorageId) -> AbsPath {
-    #[expect(clippy::expect_used, reason = "both names are [a-z0-9-], always valid path components")]
-    AbsPath::new(format!("/var/lib/stor/{cluster}.{storage}.stamp")).expect("names are valid in paths")
-}
-
 impl ChapSecret<'_> {
     /// The UUID by which pools and disks name it; the same on every hypervisor.
     #[must_use]
@@ -40,11 +34,11 @@ impl ChapSecret<'_> {
     }
 
     fn stamp_path(&self) -> AbsPath {
-        stamp_path(&self.cluster.name, self.storage)
+        stamp_file::path(&self.cluster.name, self.storage, GivenTo::Libvirt)
     }
 
     fn stamp_query(&self) -> Query {
-        Query::new(Command::new("cat").arg(self.stamp_path().as_str()))
+        stamp_file::query(&self.cluster.name, self.storage, GivenTo::Libvirt)
     }
 
     /// What a hypervisor is asked.
@@ -117,11 +111,8 @@ impl ChapSecret<'_> {
                 None => format!("define the CHAP secret of storage {storage} in libvirt"),
                 Some(_) => format!("set the CHAP secret of storage {storage} in libvirt"),
             };
-            let stamp = FileSpec {
-                path: self.stamp_path(),
-                mode: FileMode(0o600),
-                content: FileContent::Secret(self.cluster.secrets.stamp(value).render()),
-            };
+            let stamp = self.cluster.secrets.stamp(value);
+            let stamp = stamp_file::file(&self.cluster.name, storage, GivenTo::Libvirt, stamp);
             let xml = secrets::chap(&self.cluster.name, storage);
             let effect = Effect::EnsureSecret { id, xml, value: value.clone(), stamp };
             Step::new(Wave::ClientPrerequisites, host, self.subject(), title, effect)

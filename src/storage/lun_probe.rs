@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::model::{Answer, Command, HostId, Query, Secret, Stdin};
+use crate::model::{Answer, Command, HostId, Query, Stdin};
 use crate::storage::mount_probe::seen::NoFacts;
 use crate::storage::probe::{ClientAnswer, Identity, KernelSessions, LunTarget, NoClient};
 
@@ -91,7 +91,7 @@ fn ask(target: &LunTarget, initiator: &str, files: &[String], end: u64) -> Query
     let login = target.login.as_ref();
     let user = login.map_or("", |login| login.user.as_str());
     let (port, end) = (target.port.to_string(), end.to_string());
-    let secret = login.and_then(|login| login.secret.clone());
+    let secret = login.and_then(|login| login.secret.as_ref());
     let mut command = Command::new("sh")
         .args([
             "-c",
@@ -104,10 +104,7 @@ fn ask(target: &LunTarget, initiator: &str, files: &[String], end: u64) -> Query
             user,
             &end,
         ])
-        .stdin(
-            secret
-                .map_or(Stdin::Empty, |secret| Stdin::Secret(Secret::new(format!("{}\n", secret.reveal())))),
-        )
+        .stdin(Stdin::line(secret))
         .deadline(deadline(files.len()));
     for (file, lun) in files.iter().filter_map(|file| Some((file, target.luns.get(file)?))) {
         command = command.args([file.as_str(), &lun.number.to_string()]);

@@ -19,6 +19,7 @@ pub mod planning;
 pub mod pool;
 pub mod probe;
 pub mod spec;
+pub mod stamp_file;
 
 use crate::guard::Opening;
 use crate::model::{

@@ -19,6 +19,7 @@ use crate::spec::Cluster;
 use crate::storage::facts::FactsError;
 use crate::storage::mount_unit::{self, UnitState};
 use crate::storage::packages::{self, Family, Need};
+use crate::storage::stamp_file::{self, GivenTo};
 
 /// One server, as far as one target is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,7 +136,7 @@ pub fn queries(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Vec<Query
         queries.extend(families.map(|family| mount_unit::state(service(software, family))));
     }
     queries.extend([listeners(spec), kernel_has_lio(), backing::behind()]);
-    queries.extend([lio_commands::show(), lio_commands::stamp(cluster, id)]);
+    queries.extend([lio_commands::show(), stamp_file::query(&cluster.name, id, GivenTo::Target)]);
     queries.extend([tgt::targets(), tgt::accounts(), tgt::configured()]);
     queries.push(tgt::conf(&tgt::conf_path(cluster, id)));
     queries.extend(spec.luns.iter().map(|lun| backing::place(&lun.backing)));
@@ -201,7 +202,7 @@ pub fn server(
         lvm: if boot::is_needed(spec) { lvm::observed(seen, host)? } else { Lvm::default() },
         boot: read_drop_ins(seen, cluster, id, spec)?,
         lio,
-        stamp: Stamp::parse(answer(lio_commands::stamp(cluster, id))?),
+        stamp: Stamp::parse(answer(stamp_file::query(&cluster.name, id, GivenTo::Target))?),
     })
 }
 

@@ -26,6 +26,7 @@ use crate::model::{
 use crate::spec::Cluster;
 use crate::storage::packages::Family;
 use crate::storage::planning;
+use crate::storage::stamp_file::{self, GivenTo};
 
 /// One storage entry of this kind with everything that planning for it looks at.
 pub(super) type Subject<'a> = planning::Subject<'a, IscsiSpec>;
@@ -89,7 +90,7 @@ fn lio_target(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Owned {
     Owned::new(OwnedKind::LioTarget, spec.iqn.as_str())
         .of_storage(id)
         .with("objects", objects.join(" "))
-        .with("stamp", commands::lio::stamp_path(cluster, id).as_str())
+        .with("stamp", stamp_file::path(&cluster.name, id, GivenTo::Target).as_str())
 }
 
 /// What is behind a LUN, as the record keeps it.

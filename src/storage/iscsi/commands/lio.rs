@@ -9,9 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::serial;
-use crate::model::{
-    AbsPath, Command, FileContent, FileMode, FileSpec, Query, Secret, Stamp, Stdin, StorageId,
-};
+use crate::model::{Command, Query, Secret, Stdin, StorageId};
 use crate::spec::Cluster;
 use crate::storage::iscsi::spec::{IscsiSpec, LunSpec, Portal};
 use crate::storage::packages::{Family, Need};
@@ -51,26 +49,6 @@ pub fn object(cluster: &Cluster, id: &StorageId, lun: &LunSpec) -> String {
 #[must_use]
 pub fn plugin(lun: &LunSpec) -> &'static str {
     if lun.is_block() { "block" } else { "fileio" }
-}
-
-/// Where a server keeps the stamp of the secret that it was given.
-#[must_use]
-pub fn stamp_path(cluster: &Cluster, id: &StorageId) -> AbsPath {
-    #[expect(clippy::expect_used, reason = "both names are [a-z0-9-], always valid path components")]
-    AbsPath::new(format!("/var/lib/stor/{}.{id}.target-stamp", cluster.name)).expect("a valid path")
-}
-
-/// Asks for the stamp.
-#[must_use]
-pub fn stamp(cluster: &Cluster, id: &StorageId) -> Query {
-    Query::new(Command::new("cat").arg(stamp_path(cluster, id).as_str()))
-}
-
-/// The file with the stamp of a secret.
-#[must_use]
-pub fn stamp_file(cluster: &Cluster, id: &StorageId, stamp: Stamp) -> FileSpec {
-    let content = FileContent::Secret(stamp.render());
-    FileSpec { path: stamp_path(cluster, id), mode: FileMode(0o600), content }
 }
 
 /// Whether stor made a target, or was about to.
@@ -162,9 +140,7 @@ pub fn offer(
     };
     #[expect(clippy::expect_used, reason = "strings, numbers and lists always have a JSON form")]
     let wanted = serde_json::to_string(&wanted).expect("a target has a JSON form");
-    let stdin =
-        secret.map_or(Stdin::Empty, |secret| Stdin::Secret(Secret::new(format!("{}\n", secret.reveal()))));
-    Command::new("python3").args(["-c", TARGET, "offer", &wanted]).stdin(stdin)
+    Command::new("python3").args(["-c", TARGET, "offer", &wanted]).stdin(Stdin::line(secret))
 }
 
 /// Withdraws a target with its backing objects, then its stamp; fails while an initiator is logged in. May run again.

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use super::{lio, portals, serial};
 use crate::libvirt::pool_xml;
-use crate::model::{
-    AbsPath, Command, FileContent, FileMode, FileSpec, Query, Secret, Stamp, Stdin, StorageId,
-};
+use crate::model::{AbsPath, Command, FileContent, FileMode, FileSpec, Query, Secret, Stdin, StorageId};
 use crate::spec::Cluster;
 use crate::storage::iscsi::spec::{IscsiProvider, IscsiSpec, LunSpec, Portal};
 use crate::storage::packages::{Family, Need};
@@ -101,12 +99,10 @@ pub fn reload_libvirt() -> Command {
 pub fn record(spec: &IscsiSpec, portals: &[Portal], secret: Option<&Secret>) -> Command {
     let user = spec.chap.as_ref().map(|chap| chap.user.to_string()).unwrap_or_default();
     let timeout = replacement_timeout(portals).to_string();
-    let stdin =
-        secret.map_or(Stdin::Empty, |secret| Stdin::Secret(Secret::new(format!("{}\n", secret.reveal()))));
     Command::new("sh")
         .args(["-c", RECORD, "stor-node", spec.iqn.as_str(), &timeout, &user])
         .args(portals.iter().map(Portal::to_string))
-        .stdin(stdin)
+        .stdin(Stdin::line(secret))
 }
 
 /// Logs in where the host is not, and looks at LUNs and their sizes anew.
@@ -123,26 +119,6 @@ pub fn attach(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec, portals: &[Po
 #[must_use]
 pub fn leave<'p>(iqn: &str, portals: impl IntoIterator<Item = &'p str>) -> Command {
     Command::new("sh").args(["-c", LEAVE, "stor-leave", iqn]).args(portals).deadline(SESSION_DEADLINE)
-}
-
-/// Where a hypervisor keeps the stamp of the secret in its records.
-#[must_use]
-pub fn stamp_path(cluster: &Cluster, id: &StorageId) -> AbsPath {
-    #[expect(clippy::expect_used, reason = "both names are [a-z0-9-], always valid path components")]
-    AbsPath::new(format!("/var/lib/stor/{}.{id}.node-stamp", cluster.name)).expect("a valid path")
-}
-
-/// Asks for the stamp.
-#[must_use]
-pub fn stamp(cluster: &Cluster, id: &StorageId) -> Query {
-    Query::new(Command::new("cat").arg(stamp_path(cluster, id).as_str()))
-}
-
-/// The file with the stamp of a secret.
-#[must_use]
-pub fn stamp_file(cluster: &Cluster, id: &StorageId, stamp: Stamp) -> FileSpec {
-    let content = FileContent::Secret(stamp.render());
-    FileSpec { path: stamp_path(cluster, id), mode: FileMode(0o600), content }
 }
 
 /// The file with a host's own name as an initiator.

@@ -9,6 +9,7 @@ use crate::model::{HostId, Observations, Stamp, StorageId, Unknown};
 use crate::spec::Cluster;
 use crate::storage::iscsi::commands::open_iscsi;
 use crate::storage::iscsi::spec::{IscsiSpec, Portal};
+use crate::storage::stamp_file::{self, GivenTo};
 
 /// Bytes of a sector as sysfs counts them, whatever the disk's own are.
 const SECTOR: u64 = 512;
@@ -130,7 +131,7 @@ pub fn observed(
         return Err(unreadable("cannot ask open-iscsi for its records", &records.stderr));
     }
     initiator.records = read_records(&records.stdout);
-    initiator.stamp = Stamp::parse(&answer(open_iscsi::stamp(cluster, id))?.stdout);
+    initiator.stamp = Stamp::parse(&answer(stamp_file::query(&cluster.name, id, GivenTo::Node))?.stdout);
     // Older daemons, and one that is just starting, do not tell; then the pool's own step does.
     initiator.has_pools = answer(pools::capabilities()).ok().and_then(|told| pools::supports(told, "iscsi"));
     Ok(initiator)

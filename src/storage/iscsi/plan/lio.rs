@@ -14,6 +14,7 @@ use crate::storage::iscsi::commands::lio::{self, Made, Offer};
 use crate::storage::iscsi::commands::{self};
 use crate::storage::iscsi::facts::lio::{Config, Initiator, LioTarget, Object};
 use crate::storage::iscsi::spec::{IscsiAccess, LunSpec};
+use crate::storage::stamp_file::{self, GivenTo};
 
 /// Refuses what is somebody else's: the port, the target's name, the files.
 pub(super) fn obstacles(server: &Server<'_>, out: &mut Proposal) {
@@ -122,7 +123,7 @@ pub(super) fn plan(server: &Server<'_>, out: &mut Proposal) {
     let step = change.why.into_iter().fold(step, Step::because);
     out.steps.push(if change.expelled.is_empty() { step } else { step.risking(Risk::Disruptive) });
     if let Some(value) = secret.filter(|value| !server.facts.stamp.is_some_and(|stamp| stamp.fits(value))) {
-        let file = lio::stamp_file(cluster, id, cluster.secrets.stamp(value));
+        let file = stamp_file::file(&cluster.name, id, GivenTo::Target, cluster.secrets.stamp(value));
         let why = Difference::new(server.subject.field("chap.stamp"), "of this secret", "of none or another");
         let title = format!("note that target {} has the secret", spec.iqn);
         let step = server.step(Wave::Export, server.subject.target(), title, Effect::WriteFile(file));

@@ -21,6 +21,7 @@ use crate::storage::mount_unit;
 use crate::storage::packages::{self, Family, Need};
 use crate::storage::planning::{self, Service, Stop, refuse};
 use crate::storage::pool::{self, Pool};
+use crate::storage::stamp_file::{self, GivenTo};
 
 const FAMILIES: [Option<Family>; 2] = [Some(Family::Debian), Some(Family::RedHat)];
 const POOL: Need =
@@ -37,7 +38,7 @@ pub(super) fn queries(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Ve
         initiator::query(),
         open_iscsi::sessions(cluster, id, spec),
         open_iscsi::records(spec),
-        open_iscsi::stamp(cluster, id),
+        stamp_file::query(&cluster.name, id, GivenTo::Node),
         pools::capabilities(),
         pool::query(id),
     ]);
@@ -57,7 +58,7 @@ fn session(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Owned {
         .of_storage(id)
         .with("portals", portals.join(" "))
         .with("devices", devices.join(" "))
-        .with("stamp", open_iscsi::stamp_path(cluster, id).as_str())
+        .with("stamp", stamp_file::path(&cluster.name, id, GivenTo::Node).as_str())
 }
 
 /// Why the target must keep its CHAP user and secret for now: a session logs in again with those that it began with, whatever the
@@ -332,7 +333,7 @@ impl<'a> Client<'a> {
         let step = self.owning(self.step(Wave::Mount, title, effect));
         steps.push(why.into_iter().fold(step, Step::because));
         if let Some(secret) = secret.filter(|_| !kept) {
-            let file = open_iscsi::stamp_file(cluster, id, cluster.secrets.stamp(secret));
+            let file = stamp_file::file(&cluster.name, id, GivenTo::Node, cluster.secrets.stamp(secret));
             let title = format!("note that the record of target {} has the secret", spec.iqn);
             let why = Difference::new(self.field("stamp"), "of this secret", "of none or another");
             let step = self.step(Wave::Mount, title, Effect::WriteFile(file)).because(why);
