@@ -15,7 +15,7 @@ use crate::model::{
     AbsPath, ByteSize, Command, Finding, GuestId, HostId, ImageId, Observations, Query, StorageId,
 };
 use crate::observe::observe;
-use crate::spec::{Cluster, Role};
+use crate::spec::Cluster;
 use crate::storage::health::{Health, HealthState};
 use crate::storage::probe::{KernelSessions, LunTarget, MountedDirectory, Way};
 use crate::storage::{self, Backend};
@@ -203,8 +203,8 @@ pub fn queries(cluster: &Cluster) -> BTreeMap<HostId, Vec<Query>> {
     for host in cluster.hosts.values() {
         let batch = batches.entry(host.id.clone()).or_default();
         batch.push(Query::new(Command::new("true")));
-        if host.role == Role::Hypervisor {
-            batch.extend([mount_probe::mounts(), pools_query(cluster), domstates::query()]);
+        if let Some(driver) = host.role.driver() {
+            batch.extend([mount_probe::mounts(), pools_query(cluster), domstates::query(driver)]);
             batch.extend(mounted(cluster).filter_map(|(id, directory)| sizes(cluster, id, &directory)));
             batch.extend(logged_in(cluster).filter_map(|(_, target, _)| lun_probe::sessions(&target)));
         }

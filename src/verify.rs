@@ -13,6 +13,7 @@ mod rounds;
 pub use matrix::{Cell, Check, CheckKind, ClientNote, Matrix, Verdict};
 
 use crate::host::Fleet;
+use crate::libvirt::qemu_conf::QemuUser;
 use crate::model::{Cancel, HostId, ImageFormat, ImageId, StorageId};
 use crate::spec::Cluster;
 use crate::storage;
@@ -101,7 +102,9 @@ pub fn scope(cluster: &Cluster, hosts: &[HostId], images: Option<&[ImageId]>) ->
         .filter_map(scoped)
         .filter(|storage| images.is_none() || !storage.images.is_empty())
         .collect();
-    Scope { hosts, storages }
+    let user = |host: &HostId| Some((host.clone(), QemuUser::unconfigured(cluster.driver_of(host)?)?));
+    let users = hosts.iter().filter_map(user).collect();
+    Scope { hosts, users, storages }
 }
 
 /// Proves a scope with the given protocol clients.

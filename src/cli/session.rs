@@ -37,7 +37,7 @@ impl Session {
         };
         let (fleet, config) = ssh::connect(&cluster.name, &cluster.hosts, &access, parallel)
             .map_err(|error| Failure::new(Exit::Unexpected, &error))?;
-        let connector = SshConnector::from_wrappers(config.wrappers().clone());
+        let connector = SshConnector::new(&cluster.hosts, &config);
         Ok(Self { cluster, fleet, connector })
     }
 

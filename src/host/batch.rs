@@ -15,6 +15,7 @@ use std::io::{BufRead, Read};
 use std::time::Duration;
 
 use super::quote;
+use crate::model::{DEFAULT_URI, Driver};
 
 /// Commands of one batch that run at once.
 const AT_ONCE: usize = 16;
@@ -105,9 +106,12 @@ pub(super) fn time_limit(jobs: &[Job]) -> Duration {
     (longest + KILL_AFTER).saturating_mul(rounds) + KILL_AFTER
 }
 
-/// Writes the script.
-pub(super) fn script(jobs: &[Job], frame: Frame<'_>) -> Vec<u8> {
+/// Writes the script; on a hypervisor virsh reaches the daemon of its driver, whatever the host's own default is.
+pub(super) fn script(jobs: &[Job], frame: Frame<'_>, driver: Option<Driver>) -> Vec<u8> {
     let mut out = Vec::from(PREPARE.replace("BEGIN", BEGIN));
+    if let Some(driver) = driver {
+        out.extend(format!("export {DEFAULT_URI}={}\n", driver.uri()).bytes());
+    }
     match frame {
         Frame::Locked(lock) => out.extend(with_lock(LOCK, lock).bytes()),
         Frame::Effect(Some(lock)) => out.extend(guard(lock).bytes()),

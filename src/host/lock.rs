@@ -101,7 +101,7 @@ pub(super) fn take(
         file: format!("/run/stor/{}.lock", holder.cluster),
         holder: holder.text.replace(char::is_control, " ").trim().to_owned(),
     };
-    let script = batch::script(jobs, Frame::Locked(&lock));
+    let script = batch::script(jobs, Frame::Locked(&lock), host.driver());
     let mut stderr = process::scratch()?;
     let (mut session, replies) = open(host, script, &stderr)?;
     let limit = batch::time_limit(jobs) + MARGIN;

@@ -12,7 +12,7 @@ use super::batch::{self, Ended, Frame, Job, Lock, Reply, ReplyError};
 use super::process::{self, Input};
 use super::{Fleet, Holder, Host, HostError, LockGuard, config, diagnose, files, judge, lock, quote};
 use crate::model::{AbsPath, Answer, BlockSpec, Command, FileSpec, HostId, Output, Query, Stdin};
-use crate::model::{ClusterName, Elevation, HostSpec};
+use crate::model::{ClusterName, Driver, Elevation, HostSpec};
 
 pub use super::config::{SshAccess, SshConfig};
 
@@ -38,6 +38,7 @@ pub fn connect(
             id: spec.id.clone(),
             config: written.config().to_owned(),
             elevation: config::elevation(spec, access),
+            driver: spec.role.driver(),
             held: Held::default(),
         })
     });
@@ -51,6 +52,7 @@ pub struct SshHost {
     id: HostId,
     config: PathBuf,
     elevation: Elevation,
+    driver: Option<Driver>,
     held: Held,
 }
 
@@ -69,7 +71,7 @@ impl SshHost {
     /// Runs a batch in one round trip.
     fn batch(&self, jobs: &[Job], frame: Frame<'_>) -> Result<Vec<Ended>, HostError> {
         let limit = batch::time_limit(jobs);
-        let script = batch::script(jobs, frame);
+        let script = batch::script(jobs, frame, self.driver);
         let ended = process::run(&self.config, &self.id, self.shell(), Input::Bytes(script), limit + MARGIN)?;
         self.understand(jobs, limit, &ended)
     }
@@ -202,6 +204,11 @@ impl SshHost {
         let deadline = job.deadline + MARGIN;
         let ended = process::run(&self.config, &self.id, &remote, Input::File(input), deadline)?;
         self.understand(std::slice::from_ref(job), job.deadline, &ended)
+    }
+
+    /// Which of libvirt's drivers runs the host's guests, if it is a hypervisor.
+    pub(super) fn driver(&self) -> Option<Driver> {
+        self.driver
     }
 
     /// Where the lock that this stor holds on the host is kept.

@@ -63,6 +63,12 @@ pub enum LabError {
         /// Why not.
         reason: &'static str,
     },
+    /// A host that boots under Xen.
+    #[error("host {host}: the lab's hosts are containers, none of which can run Xen")]
+    Xen {
+        /// The host.
+        host: HostId,
+    },
     /// Two hosts have one address.
     #[error("hosts {one} and {other} have the same address {address}")]
     SameAddress {

@@ -45,7 +45,7 @@ pub use up::up;
 
 use crate::{
     model::{ClusterName, HostId},
-    spec::{Cluster, Role},
+    spec::{Cluster, Driver},
 };
 use group::Groups;
 use settings::LabFiles;
@@ -80,15 +80,18 @@ impl LabSpec {
     /// The lab that rehearses a cluster file.
     ///
     /// # Errors
-    /// [`LabError::Address`] when a host has a DNS name or an IPv6 address.
+    /// [`LabError::Address`] when a host has a DNS name or an IPv6 address, [`LabError::Xen`] when one runs Xen.
     pub fn of(cluster: &Cluster) -> Result<Self, LabError> {
         let host = |host: &crate::spec::HostSpec| {
+            if host.role.driver() == Some(Driver::Xen) {
+                return Err(LabError::Xen { host: host.id.clone() });
+            }
             let address = host.address.parse().map_err(|_| LabError::Address {
                 host: host.id.clone(),
                 address: host.address.clone(),
                 reason: "is not an IPv4 address",
             })?;
-            Ok(LabHost { id: host.id.clone(), address, hypervisor: host.role == Role::Hypervisor })
+            Ok(LabHost { id: host.id.clone(), address, hypervisor: host.role.is_hypervisor() })
         };
         let hosts = cluster.hosts.values().map(host).collect::<Result<_, _>>()?;
         Ok(Self { name: cluster.name.clone(), hosts })

@@ -1,4 +1,4 @@
-//! The hypervisors behind `qemu+ssh`, one kept connection each, through the `virt` crate.
+//! The hypervisors behind `qemu+ssh` and `xen+ssh`, one kept connection each, through the `virt` crate.
 //!
 //! Imports `host` (which ssh wrapper leads to a host), `spec` and `model`. Decides nothing about guests: it does what
 //! it is asked and reports what libvirt said.
@@ -14,8 +14,7 @@ use virt_sys as sys;
 
 use super::{Connector, Hypervisor, LibvirtError, uri};
 use crate::host::ssh::SshConfig;
-use crate::model::HostId;
-use crate::model::{HostSpec, Role};
+use crate::model::{Driver, HostId, HostSpec};
 
 mod domains;
 mod pools;
@@ -28,7 +27,7 @@ const KEEPALIVE: (i32, u32) = (5, 4);
 
 /// Opens libvirt daemons over ssh; one connection per host is kept and reused, and opened anew when it broke.
 pub struct SshConnector {
-    wrappers: BTreeMap<HostId, PathBuf>,
+    ways: BTreeMap<HostId, (Driver, PathBuf)>,
     open: BTreeMap<HostId, Mutex<Option<Arc<SshHypervisor>>>>,
 }
 
@@ -36,23 +35,23 @@ impl SshConnector {
     /// Makes a connector to the hypervisors of a cluster, through the ssh configuration that its hosts are reached by.
     #[must_use]
     pub fn new(hosts: &BTreeMap<HostId, HostSpec>, config: &SshConfig) -> Self {
-        let wrapper = |host: &HostSpec| Some((host.id.clone(), config.wrapper(&host.id)?.to_owned()));
-        Self::from_wrappers(
-            hosts.values().filter(|host| host.role == Role::Hypervisor).filter_map(wrapper).collect(),
-        )
+        let way = |host: &HostSpec| {
+            Some((host.id.clone(), (host.role.driver()?, config.wrapper(&host.id)?.to_owned())))
+        };
+        Self::from_wrappers(hosts.values().filter_map(way).collect())
     }
 
-    /// Makes a connector from the wrapper that leads to each host: a program that takes ssh's arguments.
+    /// Makes a connector from each host's driver and the wrapper that leads there: a program that takes ssh's arguments.
     #[must_use]
-    pub fn from_wrappers(wrappers: BTreeMap<HostId, PathBuf>) -> Self {
-        let open = wrappers.keys().map(|host| (host.clone(), Mutex::new(None))).collect();
-        Self { wrappers, open }
+    pub fn from_wrappers(ways: BTreeMap<HostId, (Driver, PathBuf)>) -> Self {
+        let open = ways.keys().map(|host| (host.clone(), Mutex::new(None))).collect();
+        Self { ways, open }
     }
 }
 
 impl Connector for SshConnector {
     fn open(&self, host: &HostId) -> Result<Arc<dyn Hypervisor>, LibvirtError> {
-        let (Some(wrapper), Some(slot)) = (self.wrappers.get(host), self.open.get(host)) else {
+        let (Some((driver, wrapper)), Some(slot)) = (self.ways.get(host), self.open.get(host)) else {
             let reason = "the cluster file has no such host".to_owned();
             return Err(LibvirtError::Connect { host: host.clone(), reason });
         };
@@ -60,9 +59,9 @@ impl Connector for SshConnector {
         if let Some(kept) = slot.as_ref().filter(|kept| kept.connect.is_alive().unwrap_or(false)) {
             return Ok(Arc::clone(kept) as Arc<dyn Hypervisor>);
         }
-        let uri = uri::control(host, wrapper);
+        let uri = uri::control(host, *driver, wrapper);
         let connect = connect(host, uri.clone())?;
-        let opened = Arc::new(SshHypervisor { host: host.clone(), uri, connect });
+        let opened = Arc::new(SshHypervisor { host: host.clone(), driver: *driver, uri, connect });
         *slot = Some(Arc::clone(&opened));
         Ok(opened)
     }
@@ -127,6 +126,7 @@ fn run_events() -> Result<(), String> {
 /// One daemon over one connection.
 struct SshHypervisor {
     host: HostId,
+    driver: Driver,
     uri: String,
     connect: Connect,
 }

@@ -27,6 +27,8 @@ pub enum DomainType {
     Kvm,
     /// QEMU's own emulation (TCG).
     Qemu,
+    /// Xen; stor writes its guests paravirtualised (PV).
+    Xen,
 }
 
 impl fmt::Display for DomainType {
@@ -34,6 +36,7 @@ impl fmt::Display for DomainType {
         f.pad(match self {
             Self::Kvm => "kvm",
             Self::Qemu => "qemu",
+            Self::Xen => "xen",
         })
     }
 }
@@ -82,19 +85,25 @@ pub fn generate(
         .child(text("uuid", guest_uuid(cluster, guest).to_string()))
         .child(text("memory", shape.memory.kib().to_string()).with("unit", "KiB"))
         .child(text("vcpu", shape.vcpus.to_string()))
-        .child(os(shape.boot.as_ref()))
-        .child(Element::new("features").child(Element::new("acpi")).child(Element::new("apic")))
-        .child(cpu(kind))
+        .child(os(shape.boot.as_ref(), kind))
+        .extended(
+            (kind != DomainType::Xen)
+                .then(|| Element::new("features").child(Element::new("acpi")).child(Element::new("apic"))),
+        )
+        .extended(cpu(kind))
         .child(Element::new("clock").with("offset", "utc"))
-        .child(devices(cluster, guest, shape, disk))
+        .child(devices(cluster, guest, shape, disk, kind))
         .render()
 }
 
 /// `q35` is an alias: libvirt turns it into a versioned machine type when it defines the guest, and preflight checks
 /// that the destination knows that version.
-fn os(boot: Option<&KernelBoot>) -> Element {
-    let kind = Element::new("type").with("arch", "x86_64").with("machine", "q35").containing("hvm");
-    let os = Element::new("os").child(kind);
+fn os(boot: Option<&KernelBoot>, kind: DomainType) -> Element {
+    let element = Element::new("type").with("arch", "x86_64");
+    let os = Element::new("os").child(match kind {
+        DomainType::Xen => element.with("machine", "xenpv").containing("linux"),
+        DomainType::Kvm | DomainType::Qemu => element.with("machine", "q35").containing("hvm"),
+    });
     match boot {
         None => os.child(Element::new("boot").with("dev", "hd")),
         Some(boot) => os
@@ -105,41 +114,62 @@ fn os(boot: Option<&KernelBoot>) -> Element {
 }
 
 /// With KVM the host's model, which libvirt writes out in full when the guest starts, so that the destination can be
-/// checked against it. Emulation offers the same model on every host.
-fn cpu(kind: DomainType) -> Element {
+/// checked against it. Emulation offers the same model on every host. Xen takes no model for a PV guest.
+fn cpu(kind: DomainType) -> Option<Element> {
     match kind {
-        DomainType::Kvm => Element::new("cpu").with("mode", "host-model"),
-        DomainType::Qemu => Element::new("cpu")
-            .with("mode", "custom")
-            .with("match", "exact")
-            .child(Element::new("model").containing("qemu64")),
+        DomainType::Kvm => Some(Element::new("cpu").with("mode", "host-model")),
+        DomainType::Qemu => Some(
+            Element::new("cpu")
+                .with("mode", "custom")
+                .with("match", "exact")
+                .child(Element::new("model").containing("qemu64")),
+        ),
+        DomainType::Xen => None,
     }
 }
 
-fn devices(cluster: &ClusterName, guest: &GuestId, shape: &GuestShape, image: GuestDisk<'_>) -> Element {
+fn devices(
+    cluster: &ClusterName,
+    guest: &GuestId,
+    shape: &GuestShape,
+    image: GuestDisk<'_>,
+    kind: DomainType,
+) -> Element {
     let interface = shape.bridge.as_ref().map(|bridge| {
         let mac = shape.mac.clone().unwrap_or_else(|| guest_mac(cluster, guest));
         Element::new("interface")
             .with("type", "bridge")
             .child(Element::new("mac").with("address", mac))
             .child(Element::new("source").with("bridge", bridge))
-            .child(Element::new("model").with("type", "virtio"))
+            .extended((kind != DomainType::Xen).then(|| Element::new("model").with("type", "virtio")))
     });
+    if kind == DomainType::Xen {
+        let console = Element::new("console")
+            .with("type", "pty")
+            .child(Element::new("target").with("type", "xen").with("port", "0"));
+        return Element::new("devices").child(disk(image, kind)).extended(interface).child(console);
+    }
     let serial = Element::new("serial").with("type", "pty").child(Element::new("target").with("port", "0"));
     let console = Element::new("console")
         .with("type", "pty")
         .child(Element::new("target").with("type", "serial").with("port", "0"));
-    Element::new("devices").child(disk(image)).extended(interface).child(serial).child(console)
+    Element::new("devices").child(disk(image, kind)).extended(interface).child(serial).child(console)
 }
 
 /// Cache `none` is safe to migrate with every version of libvirt and QEMU. `io='threads'` because native AIO needs
-/// O_DIRECT that does not block, which neither FUSE nor a network client promises.
-fn disk(image: GuestDisk<'_>) -> Element {
-    let driver = Element::new("driver")
-        .with("name", "qemu")
-        .with("type", image.format.to_string())
-        .with("cache", "none")
-        .with("discard", "unmap");
+/// O_DIRECT that does not block, which neither FUSE nor a network client promises. Xen takes neither: the QEMU that serves its
+/// disks opens them without cache by itself.
+fn disk(image: GuestDisk<'_>, kind: DomainType) -> Element {
+    let driver = Element::new("driver").with("name", "qemu").with("type", image.format.to_string());
+    if let (DomainType::Xen, ImageLocation::File(path)) = (kind, image.location) {
+        return Element::new("disk")
+            .with("type", "file")
+            .with("device", "disk")
+            .child(driver)
+            .child(Element::new("source").with("file", path.as_str()))
+            .child(Element::new("target").with("dev", "xvda").with("bus", "xen"));
+    }
+    let driver = driver.with("cache", "none").with("discard", "unmap");
     let (kind, driver, source) = match image.location {
         ImageLocation::File(path) => {
             ("file", driver.with("io", "threads"), Element::new("source").with("file", path.as_str()))

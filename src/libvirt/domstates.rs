@@ -6,27 +6,59 @@
 use std::collections::BTreeMap;
 
 use super::{DomainState, PauseReason};
-use crate::model::{Answer, Command, Query};
+use crate::model::{Answer, Command, Driver, Query};
 
-/// Asks for the state of all domains.
+/// Asks for the state of all domains. The Xen driver has no statistics, but lists the names of those in a state.
 #[must_use]
-pub fn query() -> Query {
-    Query::new(Command::new("virsh").args(["-r", "-c", "qemu:///system", "domstats", "--state"]))
+pub fn query(driver: Driver) -> Query {
+    let asked: &[&str] = match driver {
+        Driver::Qemu => &["-r", "domstats", "--state"],
+        Driver::Xen => &["-r", LISTS],
+    };
+    Query::new(Command::new("virsh").args(asked.iter().copied()))
 }
 
-/// Reads the answer of [`query`]; the error is a sentence about what is wrong.
+/// All names, then those of the states of [`LISTED`]; an empty line ends each list (virsh(1), `list`).
+const LISTS: &str = "list --all --name; list --all --name --state-running; list --all --name --state-paused; \
+                     list --all --name --state-shutoff";
+const LISTED: [DomainState; 3] =
+    [DomainState::Running, DomainState::Paused(PauseReason::Other), DomainState::ShutOff];
+
+/// Reads the answer of [`query`] to a driver; the error is a sentence about what is wrong.
 ///
 /// # Errors
 /// When virsh is missing, could not reach the daemon, or printed something else.
-pub fn parse(answer: &Answer) -> Result<BTreeMap<String, DomainState>, String> {
+pub fn parse(driver: Driver, answer: &Answer) -> Result<BTreeMap<String, DomainState>, String> {
     if answer.not_found() {
         return Err("virsh is not installed".to_owned());
     }
     if !answer.ok() {
         return Err(answer.stderr.trim().to_owned());
     }
+    match driver {
+        Driver::Qemu => statistics(&answer.stdout),
+        Driver::Xen => Ok(lists(&answer.stdout)),
+    }
+}
+
+fn lists(text: &str) -> BTreeMap<String, DomainState> {
+    let mut lines = text.lines();
+    let mut list = || {
+        lines.by_ref().take_while(|line| !line.is_empty()).map(|line| line.trim_end().to_owned()).collect()
+    };
+    let all: Vec<String> = list();
+    // A guest that is in none of the states, or changed it between two lists, is in a state that is not known.
+    let mut domains: BTreeMap<String, DomainState> =
+        all.into_iter().map(|name| (name, DomainState::Unknown)).collect();
+    for state in LISTED {
+        domains.extend(list().into_iter().map(|name| (name, state)));
+    }
+    domains
+}
+
+fn statistics(text: &str) -> Result<BTreeMap<String, DomainState>, String> {
     let mut domains = BTreeMap::new();
-    for block in answer.stdout.split("Domain: '").skip(1) {
+    for block in text.split("Domain: '").skip(1) {
         let (name, rest) = block.split_once('\'').ok_or("virsh printed half a domain")?;
         let number =
             |key: &str| rest.lines().find_map(|line| line.trim().strip_prefix(key)?.parse::<u32>().ok());
@@ -64,7 +96,7 @@ mod tests {
     fn states_of_running_paused_and_stopped_domains_are_read() {
         let text = include_str!("../../fixtures/outputs/virsh/debian13-libvirt11.3-domstats-state.txt");
         let answer = Answer { status: Some(0), stdout: text.to_owned(), stderr: String::new() };
-        let domains = parse(&answer).unwrap();
+        let domains = parse(Driver::Qemu, &answer).unwrap();
         let expected = [
             ("web1", DomainState::Running),
             ("web2", DomainState::Paused(PauseReason::User)),
@@ -77,6 +109,25 @@ mod tests {
     fn a_daemon_that_cannot_be_reached_is_an_error_and_not_an_empty_list() {
         let answer =
             Answer { status: Some(1), stdout: String::new(), stderr: "error: failed to connect".to_owned() };
-        assert!(parse(&answer).is_err());
+        assert!(parse(Driver::Qemu, &answer).is_err());
+    }
+
+    #[test]
+    fn states_of_xens_domains_are_read_from_lists() {
+        let text = include_str!("../../fixtures/outputs/virsh/debian13-libvirt11.3-xen-states.txt");
+        let answer = Answer { status: Some(0), stdout: text.to_owned(), stderr: String::new() };
+        let domains: Vec<_> = parse(Driver::Xen, &answer).unwrap().into_iter().collect();
+        let name = |name: &str| name.to_owned();
+        assert_eq!(
+            domains,
+            [
+                (name("Domain-0"), DomainState::Running),
+                (name("off"), DomainState::ShutOff),
+                (name("runs"), DomainState::Running),
+            ]
+        );
+        let changed = "a\nb\n\na\n\n\n\n";
+        let answer = Answer { stdout: changed.to_owned(), ..answer };
+        assert_eq!(parse(Driver::Xen, &answer).unwrap()["b"], DomainState::Unknown);
     }
 }

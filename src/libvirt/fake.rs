@@ -11,8 +11,8 @@ use super::{
     Connector, DomainFacts, DomainState, Hypervisor, JobOperation, JobStats, Keeps, LibvirtError,
     MigrationRequest, NodeFacts, PauseReason, domain_xml, pool_xml,
 };
+use crate::model::HostSpec;
 use crate::model::{ByteSize, HostId, Secret, SecretId};
-use crate::model::{HostSpec, Role};
 
 mod daemon;
 mod moving;
@@ -108,7 +108,7 @@ impl FakeConnector {
     #[must_use]
     pub fn new(hosts: &BTreeMap<HostId, HostSpec>) -> Self {
         let fake = Self::default();
-        for (index, host) in hosts.values().filter(|host| host.role == Role::Hypervisor).enumerate() {
+        for (index, host) in hosts.values().filter(|host| host.role.is_hypervisor()).enumerate() {
             let node = node(host.id.as_str(), index);
             let daemon = FakeDaemon {
                 reachable: true,

@@ -15,6 +15,7 @@ pub mod pools;
 pub mod qemu_conf;
 pub mod secrets;
 pub mod uri;
+pub mod xl;
 pub mod xml;
 
 use std::time::Duration;
@@ -139,7 +140,7 @@ pub struct NodeFacts {
     pub hostname: String,
     /// libvirt's version as `major * 1_000_000 + minor * 1_000 + release`.
     pub libvirt: u64,
-    /// QEMU's version, likewise.
+    /// QEMU's version, or Xen's, likewise.
     pub qemu: u64,
     /// Free memory.
     pub free_memory: ByteSize,

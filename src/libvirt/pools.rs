@@ -41,7 +41,7 @@ pub fn query<'a>(names: impl IntoIterator<Item = &'a str>) -> Query {
         text.push_str("; pool-dumpxml ");
         text.push_str(name);
     }
-    Query::new(Command::new("virsh").args(["-r", "-c", "qemu:///system"]).arg(text))
+    Query::new(Command::new("virsh").arg("-r").arg(text))
 }
 
 /// Reads the answer of [`query`]; the error is a sentence about what is wrong.
@@ -79,7 +79,7 @@ pub fn parse(answer: &Answer) -> Result<Pools, String> {
 /// Asks which kinds of pools the daemon has a backend for (libvirt 5.2, `virConnectGetStoragePoolCapabilities`).
 #[must_use]
 pub fn capabilities() -> Query {
-    Query::new(Command::new("virsh").args(["-r", "-c", "qemu:///system", "pool-capabilities"]))
+    Query::new(Command::new("virsh").args(["-r", "pool-capabilities"]))
 }
 
 /// Reads the answer of [`capabilities`]; `None` when it does not tell.

@@ -2,7 +2,7 @@
 //!
 //! Pure. Imports `model` only. What that user can reach is tried in `verify`.
 
-use crate::model::{Command, Query};
+use crate::model::{Command, Driver, Query};
 
 /// The user that QEMU runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,19 @@ pub enum DynamicOwnership {
 }
 
 impl QemuUser {
+    /// The user where `qemu.conf` does not count: the QEMU that serves a Xen guest's disks is started by libxl, as root, and
+    /// images keep their owners.
+    #[must_use]
+    pub fn unconfigured(driver: Driver) -> Option<Self> {
+        let root = || "root".to_owned();
+        match driver {
+            Driver::Qemu => None,
+            Driver::Xen => {
+                Some(Self { user: root(), group: root(), dynamic_ownership: DynamicOwnership::Off })
+            }
+        }
+    }
+
     /// The user's number: written as one, root's, or as the answer to [`users`] has it; `None` for another user.
     #[must_use]
     pub fn uid(&self, passwd: &str) -> Option<u32> {

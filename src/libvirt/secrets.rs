@@ -51,7 +51,7 @@ pub struct SecretSeen {
 #[must_use]
 pub fn query(id: SecretId) -> Query {
     let text = format!("secret-list; secret-dumpxml {id}");
-    Query::new(Command::new("virsh").args(["-r", "-c", "qemu:///system"]).arg(text))
+    Query::new(Command::new("virsh").arg("-r").arg(text))
 }
 
 /// What a host shows of the secret that was asked for, and the UUIDs of all its others with their usage.

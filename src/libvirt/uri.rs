@@ -5,16 +5,16 @@
 use std::net::Ipv6Addr;
 use std::path::Path;
 
-use crate::model::{ClusterName, HostId};
+use crate::model::{ClusterName, Driver, HostId};
 
 /// How the machine that runs stor reaches a host's daemon: through `wrapper`, which runs ssh with stor's own
 /// configuration, in which the host's name is an alias.
 #[must_use]
-pub fn control(host: &HostId, wrapper: &Path) -> String {
-    format!("qemu+ssh://{host}/system?command={}", escaped(&wrapper.to_string_lossy()))
+pub fn control(host: &HostId, driver: Driver, wrapper: &Path) -> String {
+    format!("{}+ssh://{host}/system?command={}", driver.scheme(), escaped(&wrapper.to_string_lossy()))
 }
 
-/// How one hypervisor's daemon reaches another's during a peer-to-peer migration.
+/// How one hypervisor's QEMU daemon reaches another's during a peer-to-peer migration.
 ///
 /// It is resolved on the source host, so it names the address, and the wrapper that `stor apply` put there.
 #[must_use]
@@ -60,9 +60,10 @@ mod tests {
         let cluster = ClusterName::new("homelab").unwrap();
         let host = HostId::new("kvm1").unwrap();
         assert_eq!(
-            control(&host, Path::new("/run/a b&c=d/ssh")),
+            control(&host, Driver::Qemu, Path::new("/run/a b&c=d/ssh")),
             "qemu+ssh://kvm1/system?command=/run/a%20b%26c%3Dd/ssh"
         );
+        assert_eq!(control(&host, Driver::Xen, Path::new("/w")), "xen+ssh://kvm1/system?command=/w");
         assert_eq!(
             peer(&cluster, "10.77.0.22"),
             "qemu+ssh://root@10.77.0.22/system?command=/var/lib/stor/homelab/ssh"

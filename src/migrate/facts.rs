@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::libvirt::domain_xml::{DiskSource, DomainSummary};
-use crate::libvirt::{DomainFacts, JobStats, NodeFacts, uri, xml};
+use crate::libvirt::{DomainFacts, JobStats, NodeFacts, uri, xl, xml};
 use crate::model::{Answer, ByteSize, Command, HostId, Query};
 use crate::spec::Cluster;
 use crate::storage::probe::{LunTarget, Way};
@@ -111,6 +111,8 @@ pub struct HostFacts {
     pub networks: Known<BTreeSet<String>>,
     /// What the CPU lacks for the guest; only asked on a destination.
     pub cpu: Known<Result<(), String>>,
+    /// What this host's Xen can do for guests (`virt_caps` of xl(1), `info`); empty for a guest of another kind.
+    pub xen: Known<BTreeSet<String>>,
     /// How the destination looks from here; only asked on a source.
     pub peer: Option<PeerFacts>,
     /// The guest's job under way here, if any.
@@ -213,6 +215,7 @@ pub struct Questions {
     devices: Vec<String>,
     bridges: Vec<String>,
     boot_files: Vec<String>,
+    xen: bool,
     peer: Option<(String, String)>,
 }
 
@@ -234,6 +237,7 @@ impl Questions {
             devices: sorted(guest.disks.iter().filter_map(|disk| device(&disk.source)).collect()),
             bridges: sorted(bridges.filter_map(|interface| interface.source.clone()).collect()),
             boot_files: sorted(guest.boot_files.iter().cloned().collect()),
+            xen: guest.is_xen(),
             peer: None,
         }
     }
@@ -248,8 +252,8 @@ impl Questions {
     /// The batch, in the order in which [`Questions::read`] expects the answers.
     #[must_use]
     pub fn queries(&self) -> Vec<Query> {
-        let virsh = |args: &[&str]| Command::new("virsh").args(["-q", "-c"]).args(args.iter().copied());
-        let local = |what: &str| Query::new(virsh(&["qemu:///system", what, "--name"]));
+        let virsh = |args: &[&str]| Command::new("virsh").arg("-q").args(args.iter().copied());
+        let local = |what: &str| Query::new(virsh(&[what, "--name"]));
         let mut batch =
             vec![Query::new(Command::new("cat").arg("/proc/meminfo")), local("pool-list"), local("net-list")];
         for path in &self.files {
@@ -268,9 +272,12 @@ impl Questions {
         for path in &self.boot_files {
             batch.push(Query::new(Command::new("test").args(["-r", path])));
         }
+        if self.xen {
+            batch.push(xl::query());
+        }
         if let Some((uri, address)) = &self.peer {
             // The other daemon may have to start first, and asks each QEMU what it can do before it answers.
-            batch.push(Query::patient(virsh(&[uri, "capabilities"]).deadline(DAEMON_START)));
+            batch.push(Query::patient(virsh(&["-c", uri, "capabilities"]).deadline(DAEMON_START)));
             batch.push(Query::new(knock(address)));
         }
         batch
@@ -306,6 +313,11 @@ impl Questions {
                 .iter()
                 .map(|path| (path.clone(), next().is_some_and(Answer::ok)))
                 .collect(),
+            xen: if self.xen {
+                known(next(), "xl info").map(|text| xl::virt_caps(&text))
+            } else {
+                Ok(BTreeSet::new())
+            },
             peer: self.peer.as_ref().map(|(uri, _)| PeerFacts {
                 uri: uri.clone(),
                 reached: known(next(), "virsh capabilities").and_then(|text| host_uuid(&text)),
@@ -334,6 +346,8 @@ pub struct ShellFacts {
     pub bridges: BTreeMap<String, bool>,
     /// See [`HostFacts::boot_files`].
     pub boot_files: BTreeMap<String, bool>,
+    /// See [`HostFacts::xen`].
+    pub xen: Known<BTreeSet<String>>,
     /// See [`HostFacts::peer`].
     pub peer: Option<PeerFacts>,
 }

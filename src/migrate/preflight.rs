@@ -1,6 +1,6 @@
 //! What speaks against moving a guest, judged from what was observed now on both hosts. Pure.
 //!
-//! One function per question, grouped by what it looks at: the guest, its disks, the two hosts, their versions. Safety
+//! One function per question, grouped by what it looks at: the guest, its disks, the two hosts, their drivers, their versions. Safety
 //! findings are [`Severity::Error`] and never waived; `--allow CODE` waives a [`Severity::Warning`].
 
 use std::collections::BTreeSet;
@@ -12,6 +12,7 @@ use crate::model::{Finding, FindingCode, GuestId, ResourceId, ResourceKind, Seve
 use crate::spec::Cluster;
 
 mod disks;
+mod drivers;
 mod guest;
 mod hosts;
 mod versions;
@@ -46,6 +47,13 @@ impl GuestFacts {
 pub fn preflight(guest: &GuestFacts, from: &HostFacts, to: &HostFacts, cluster: &Cluster) -> Vec<Finding> {
     let mut findings = Vec::new();
     guest::state(guest, from, &mut findings);
+    drivers::same(guest, from, to, cluster, &mut findings);
+    if cluster.driver_of(&from.host).is_some_and(|driver| !driver.moves_running_guests()) {
+        // Nothing that only a running guest needs is worth looking at.
+        drivers::no_live_move(guest, from, to, &mut findings);
+        sort(&mut findings);
+        return findings;
+    }
     guest::devices(guest, to, &mut findings);
     guest::name_clash(guest, to, &mut findings);
     disks::images(guest, from, to, cluster, &mut findings);
@@ -80,6 +88,7 @@ pub fn cold(
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     guest::job(guest, from, &mut findings);
+    drivers::same(guest, from, to, cluster, &mut findings);
     guest::devices(guest, to, &mut findings);
     guest::name_clash(guest, to, &mut findings);
     // A definition of the same guest at the destination is an earlier move of stor's, or was refused before.

@@ -86,6 +86,8 @@ pub enum FindingCode {
     GuestTransient,
     GuestDefinedTwice,
     StateKept,
+    HypervisorDiffers,
+    LiveUnsupported,
 }
 
 impl fmt::Display for FindingCode {

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::HostId;
+use super::{Driver, HostId};
 
 /// Whether a host runs guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,7 +12,24 @@ pub enum Role {
     /// It only serves storage.
     Server,
     /// It runs guests (and may serve storage too).
-    Hypervisor,
+    Hypervisor(Driver),
+}
+
+impl Role {
+    /// Which of libvirt's drivers runs the host's guests; `None` for a host that runs none.
+    #[must_use]
+    pub fn driver(self) -> Option<Driver> {
+        match self {
+            Self::Server => None,
+            Self::Hypervisor(driver) => Some(driver),
+        }
+    }
+
+    /// Tells whether the host runs guests.
+    #[must_use]
+    pub fn is_hypervisor(self) -> bool {
+        self.driver().is_some()
+    }
 }
 
 /// One host.

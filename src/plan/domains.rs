@@ -2,30 +2,42 @@
 //!
 //! Pure: queries and a parser. Imports `model`. Deciding what a domain means belongs in `guests` and `release`.
 
-use crate::model::{Command, HostId, Observations, Query, Unknown};
+use crate::model::{Command, Driver, HostId, Observations, Query, Unknown};
 
 /// What libvirt shows in one round trip: UUIDs and names, names of those that start with the host, states and disks
 /// (virsh(1), `list` and `domstats`). `--nowait` leaves out what a busy QEMU would have to be asked for.
 const ASKED: &str =
     "list --all --uuid --name; list --all --autostart --name; domstats --state --block --nowait";
 
+/// The same of Xen, whose driver has no statistics: UUIDs and names, those that start with the host, those that are active.
+const ASKED_XEN: &str = "list --all --uuid --name; list --all --autostart --name; list --name";
+
 /// The query that lists a hypervisor's domains.
-pub(super) fn query() -> Query {
-    Query::new(Command::new("virsh").args(["-r", ASKED]))
+pub(super) fn query(driver: Driver) -> Query {
+    let asked = match driver {
+        Driver::Qemu => ASKED,
+        Driver::Xen => ASKED_XEN,
+    };
+    Query::new(Command::new("virsh").args(["-r", asked]))
 }
 
-/// The query that shows disks which are no local files; `domstats` does not name those of a domain that is shut off.
-pub(super) fn sources_query() -> Query {
-    Query::new(Command::new("grep").args([
+/// The query that shows what disks are on where [`query`] does not: `domstats` names no network disks of a domain that is
+/// shut off, and of Xen's domains nothing else names any.
+pub(super) fn sources_query(driver: Driver) -> Query {
+    let grep = Command::new("grep").args([
         "-rs",
         "--include=*.xml",
         "-e",
         "<source pool='",
         "-e",
         "<source protocol='",
-        "/etc/libvirt/qemu",
-        "/run/libvirt/qemu",
-    ]))
+    ]);
+    Query::new(match driver {
+        Driver::Qemu => grep.args(["/etc/libvirt/qemu", "/run/libvirt/qemu"]),
+        Driver::Xen => grep
+            .args(["-e", "<source file='", "-e", "<source dev='"])
+            .args(["/etc/libvirt/libxl", "/run/libvirt/libxl"]),
+    })
 }
 
 /// One domain on one hypervisor.
@@ -86,8 +98,8 @@ pub(super) enum DomainsError {
 }
 
 /// Reads the domains of `host`, sorted by name.
-pub(super) fn read(seen: &Observations, host: &HostId) -> Result<Vec<Domain>, DomainsError> {
-    let answer = seen.answer(host, &query())?;
+pub(super) fn read(seen: &Observations, host: &HostId, driver: Driver) -> Result<Vec<Domain>, DomainsError> {
+    let answer = seen.answer(host, &query(driver))?;
     if answer.not_found() {
         return Err(DomainsError::NoLibvirt(host.clone()));
     }
@@ -95,14 +107,14 @@ pub(super) fn read(seen: &Observations, host: &HostId) -> Result<Vec<Domain>, Do
         let reason = answer.stderr.lines().map(str::trim).collect::<Vec<_>>().join(" ");
         return Err(DomainsError::Daemon { host: host.clone(), reason });
     }
-    let mut domains = parse(&answer.stdout)
+    let mut domains = parse(driver, &answer.stdout)
         .map_err(|reason| DomainsError::Answer { host: host.clone(), reason: reason.to_owned() })?;
-    let sources = seen.answer(host, &sources_query())?;
+    let sources = seen.answer(host, &sources_query(driver))?;
     add_sources(&sources.stdout, &mut domains);
     Ok(domains)
 }
 
-fn parse(text: &str) -> Result<Vec<Domain>, &'static str> {
+fn parse(driver: Driver, text: &str) -> Result<Vec<Domain>, &'static str> {
     let mut lines = text.lines();
     let mut domains = Vec::new();
     for line in lines.by_ref().take_while(|line| !line.is_empty()) {
@@ -116,6 +128,17 @@ fn parse(text: &str) -> Result<Vec<Domain>, &'static str> {
             domain.autostart = true;
         }
     }
+    match driver {
+        Driver::Qemu => statistics(lines, &mut domains),
+        Driver::Xen => {
+            let active: Vec<&str> = lines.take_while(|line| !line.is_empty()).map(str::trim_end).collect();
+            domains.iter_mut().for_each(|domain| domain.active = active.contains(&domain.name.as_str()));
+        }
+    }
+    Ok(domains)
+}
+
+fn statistics<'a>(lines: impl Iterator<Item = &'a str>, domains: &mut [Domain]) {
     let mut current: Option<usize> = None;
     for line in lines {
         if let Some(name) = line.strip_prefix("Domain: '").and_then(|rest| rest.strip_suffix('\'')) {
@@ -124,7 +147,6 @@ fn parse(text: &str) -> Result<Vec<Domain>, &'static str> {
             statistic(&mut domains[index], key, value);
         }
     }
-    Ok(domains)
 }
 
 /// `virDomainState`: 5 is shut off, 6 crashed; a domain that no statistic names counts as active.
@@ -147,6 +169,10 @@ fn add_sources(text: &str, domains: &mut [Domain]) {
         };
         let used = match (attribute("pool"), attribute("protocol").as_deref(), attribute("name")) {
             (Some(pool), _, _) => DiskUse::Pool(pool),
+            (None, None, _) => match attribute("file").or_else(|| attribute("dev")) {
+                Some(path) => DiskUse::Path(path),
+                None => continue,
+            },
             (None, Some("gluster"), Some(path)) => {
                 DiskUse::Gluster(path.split('/').next().unwrap_or("").to_owned())
             }
@@ -180,10 +206,13 @@ mod tests {
         };
         let host: HostId = "kvm1".parse().unwrap();
         let sources = fixture("grep/debian13-libvirt11.3-domain-sources.txt");
-        let answers = [(query(), answer(status, stdout, stderr)), (sources_query(), answer(0, &sources, ""))];
+        let answers = [
+            (query(Driver::Qemu), answer(status, stdout, stderr)),
+            (sources_query(Driver::Qemu), answer(0, &sources, "")),
+        ];
         let mut seen = Observations::default();
         seen.insert(host.clone(), HostSeen::Answered(answers.into()));
-        read(&seen, &host)
+        read(&seen, &host, Driver::Qemu)
     }
 
     #[test]
@@ -203,6 +232,25 @@ mod tests {
             ]
         );
         assert_eq!(domains[1].uuid, "531ff9fe-42ab-43ae-9a50-8098ef2e3962");
+    }
+
+    #[test]
+    fn xens_domains_are_told_by_lists_and_their_disks_by_definitions() {
+        let answer = |stdout| Answer { status: Some(0), stdout, stderr: String::new() };
+        let host: HostId = "xen1".parse().unwrap();
+        let answers = [
+            (query(Driver::Xen), answer(fixture("virsh/debian13-libvirt11.3-xen-domains.txt"))),
+            (sources_query(Driver::Xen), answer(fixture("grep/debian13-libvirt11.3-xen-domain-sources.txt"))),
+        ];
+        let mut seen = Observations::default();
+        seen.insert(host.clone(), HostSeen::Answered(answers.into()));
+        let domains = read(&seen, &host, Driver::Xen).unwrap();
+        let short: Vec<_> = domains.iter().map(|d| (d.name.as_str(), d.active, d.autostart)).collect();
+        assert_eq!(short, [("Domain-0", true, false), ("off", false, true), ("runs", true, false)]);
+        let path = |name: &str| DiskUse::Path(format!("/var/lib/libvirt/images/{name}.img"));
+        assert_eq!(domains[1].disks, [path("off")]);
+        assert_eq!(domains[2].disks, [path("runs"), path("runs")]);
+        assert_eq!(domains[2].uuid, "531ff9fe-42ab-43ae-9a50-8098ef2e3901");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::guard::{
     Change, Firewall, Mark, Opening, Protocol, Rule, Tool, firewalld, nftables, selinux, ufw,
 };
 use crate::model::{
-    Blocked, Command, Difference, Effect, HostId, Observations, Owned, OwnedKind, Proposal, Query,
+    Blocked, Command, Difference, Driver, Effect, HostId, Observations, Owned, OwnedKind, Proposal, Query,
     ResourceId, ResourceKind, Risk, Step, Unknown, Wave,
 };
 use crate::spec::{Cluster, HostSpec, Role};
@@ -104,9 +104,9 @@ impl Wanted {
 /// What a hypervisor's peers reach of its QEMU while a guest comes.
 fn migration(cluster: &Cluster, host: &HostSpec) -> Option<Opening> {
     let (first, last) = MIGRATION_PORTS;
-    let peers = || cluster.hypervisors().map(|host| host.address.clone()).collect();
+    let peers = || cluster.peers().map(|host| host.address.clone()).collect();
     let opening = || Opening { protocol: Protocol::Tcp, first, last, purpose: "migration", peers: peers() };
-    (host.role == Role::Hypervisor).then(opening)
+    host.role.driver().is_some_and(Driver::moves_running_guests).then(opening)
 }
 
 /// Plans openings and booleans of all hosts; `stopped` tells whether a step would have to wait.
@@ -240,7 +240,7 @@ impl Guard<'_> {
 /// Sets what the storage needs and the policy has; what is on already is somebody else's.
 fn set_booleans(scene: &Scene<'_>, host: &HostSpec, facts: &Facts) -> Vec<Step> {
     let wave = match host.role {
-        Role::Hypervisor => Wave::ClientPrerequisites,
+        Role::Hypervisor(_) => Wave::ClientPrerequisites,
         Role::Server => Wave::Prerequisites,
     };
     let known = facts.booleans.iter().flatten();

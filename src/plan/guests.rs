@@ -10,8 +10,8 @@ use super::images::ImageState;
 use super::scene::Scene;
 use crate::libvirt::domain_xml::{self, DomainType, GuestDisk};
 use crate::model::{
-    Blocked, Command, Difference, Effect, Finding, FindingCode, HostId, ImageId, Owned, OwnedKind, Proposal,
-    Query, ResourceId, ResourceKind, Severity, Step, StorageId, Wave,
+    Blocked, Command, Difference, Driver, Effect, Finding, FindingCode, HostId, ImageId, Owned, OwnedKind,
+    Proposal, Query, ResourceId, ResourceKind, Severity, Step, StorageId, Wave,
 };
 use crate::spec::{Accel, Autostart, Cluster, GuestDefinition, GuestEntry, GuestShape};
 
@@ -51,8 +51,13 @@ pub(super) fn without_libvirt(scene: &Scene<'_>) -> Proposal {
                 "install libvirt's daemon and virsh (Debian: libvirt-daemon-system and libvirt-clients)",
             ),
             Err(error @ (DomainsError::Daemon { .. } | DomainsError::Answer { .. })) => {
-                Blocked::unknown(Wave::Pool, subject, error)
-                    .hint("see `systemctl status libvirtd` on the host")
+                Blocked::unknown(Wave::Pool, subject, error).hint(match scene.cluster.driver_of(host) {
+                    Some(Driver::Xen) => {
+                        "see `xl info` and `systemctl status libvirtd` on the host: it must have booted under Xen, and libvirt \
+                         needs its Xen driver (Debian: libvirt-daemon-driver-xen)"
+                    }
+                    _ => "see `systemctl status libvirtd` on the host",
+                })
             }
             Ok(_) | Err(DomainsError::Unknown(_)) => continue,
         };
@@ -207,6 +212,7 @@ fn generate(scene: &Scene<'_>, guest: &GuestEntry, shape: &GuestShape) -> Option
     let image = scene.cluster.images.get(&shape.image)?;
     let location = scene.backend(&image.storage)?.locate(image);
     let kind = match shape.accel {
+        _ if scene.cluster.driver_of(&guest.on) == Some(Driver::Xen) => DomainType::Xen,
         Accel::Kvm => DomainType::Kvm,
         Accel::Qemu => DomainType::Qemu,
         Accel::Auto if everywhere(scene) => DomainType::Kvm,
@@ -216,8 +222,8 @@ fn generate(scene: &Scene<'_>, guest: &GuestEntry, shape: &GuestShape) -> Option
     Some(domain_xml::generate(&scene.cluster.name, &guest.id, shape, disk, kind))
 }
 
-/// Tells whether every hypervisor showed a KVM device that root may use.
+/// Tells whether every hypervisor but Xen's showed a KVM device that root may use.
 fn everywhere(scene: &Scene<'_>) -> bool {
     let usable = |host: &HostId| scene.seen.answer(host, &kvm()).is_ok_and(|answer| answer.ok());
-    scene.cluster.hypervisors().all(|host| usable(&host.id))
+    scene.cluster.hypervisors_with(Driver::Qemu).all(|host| usable(&host.id))
 }

@@ -24,7 +24,7 @@ use serde::Serialize;
 use self::release::Data;
 use self::scene::Scene;
 use crate::model::{Blocked, Finding, HostId, Observations, Owned, Query, Record, Step, StorageId, Wave};
-use crate::spec::{Cluster, Role};
+use crate::spec::Cluster;
 use crate::storage::{self, Backend};
 
 /// Everything that would change, in the order in which it would.
@@ -87,8 +87,8 @@ fn queries_with<'a>(
     let mut on_host = |host: &HostId| {
         let spec = &cluster.hosts[host];
         let mut queries = vec![Record::query(&cluster.name)];
-        if spec.role == Role::Hypervisor {
-            queries.extend([domains::query(), domains::sources_query()]);
+        if let Some(driver) = spec.role.driver() {
+            queries.extend([domains::query(driver), domains::sources_query(driver)]);
             queries.extend(guests::queries(cluster));
         }
         queries.extend(all().flat_map(|backend| backend.queries(host)));
@@ -118,7 +118,7 @@ fn claims(scene: &Scene<'_>) -> BTreeMap<HostId, Vec<Owned>> {
         let mut claims: Vec<Owned> = all().flat_map(|backend| backend.claims(host)).collect();
         claims.extend(trust::claims(scene.cluster, spec));
         claims.extend(guard::claims(scene, spec));
-        if spec.role == Role::Hypervisor {
+        if spec.role.is_hypervisor() {
             claims.extend(guests.iter().cloned());
         }
         claims.extend(images::claims(scene.cluster, all(), host));

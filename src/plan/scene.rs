@@ -32,7 +32,10 @@ impl<'a> Scene<'a> {
     pub fn new(cluster: &'a Cluster, seen: &'a Observations, backends: &'a [Box<dyn Backend + 'a>]) -> Self {
         let records =
             cluster.hosts.keys().map(|host| (host.clone(), Record::observed(seen, &cluster.name, host)));
-        let domains = cluster.hypervisors().map(|host| (host.id.clone(), domains::read(seen, &host.id)));
+        let domains = cluster
+            .hosts
+            .values()
+            .filter_map(|host| Some((host.id.clone(), domains::read(seen, &host.id, host.role.driver()?))));
         let guards =
             cluster.hosts.keys().map(|host| (host.clone(), guard::read(cluster, backends, seen, host)));
         let guards = guards.collect();

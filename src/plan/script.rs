@@ -9,7 +9,9 @@ use super::Plan;
 use super::expand::{Action, NO_SUCH_FILE, expand};
 use crate::host::block::{begin_mark, end_mark};
 use crate::host::quote::{line, word};
-use crate::model::{BlockLine, BlockSpec, Command, FileContent, FileSpec, PeerKey, Stdin, Step, Wave};
+use crate::model::{
+    BlockLine, BlockSpec, Command, DEFAULT_URI, Driver, FileContent, FileSpec, PeerKey, Stdin, Step, Wave,
+};
 use crate::spec::Cluster;
 
 /// How a secret comes in: never from the script.
@@ -79,6 +81,10 @@ impl Script {
         self.line("");
         self.comment(&format!("==== {} ({address}): {wave} ====", first.host));
         self.line(format!("'{} {}')", first.host, slug(wave)));
+        // QEMU's daemon is what virsh chooses for root by itself.
+        if let Some(driver @ Driver::Xen) = cluster.driver_of(&first.host) {
+            self.line(format!("export {DEFAULT_URI}={}", driver.uri()));
+        }
         for step in steps {
             self.step(step);
         }

@@ -17,11 +17,11 @@ use crate::model::{
     AbsPath, BlockLine, BlockSpec, Blocked, Command, Difference, Effect, FileContent, FileMode, FileSpec,
     Owned, OwnedKind, PeerKey, Proposal, Query, ResourceId, ResourceKind, Step, Unknown, Wave,
 };
-use crate::spec::{Cluster, HostSpec, Role};
+use crate::spec::{Cluster, HostSpec};
 
-/// Tells whether `host` takes part: a hypervisor that has another one to migrate to.
+/// Tells whether `host` takes part: a hypervisor that has another one to send running guests to.
 fn takes_part(cluster: &Cluster, host: &HostSpec) -> bool {
-    host.role == Role::Hypervisor && cluster.hypervisors().nth(1).is_some()
+    cluster.peers().any(|peer| peer.id == host.id) && cluster.peers().nth(1).is_some()
 }
 
 /// What has to be asked on `host`.
@@ -108,11 +108,11 @@ fn subject(host: &HostSpec) -> ResourceId {
 impl<'a> Planner<'a> {
     fn new(scene: &Scene<'a>) -> Option<Self> {
         let cluster = scene.cluster;
-        cluster.hypervisors().nth(1)?;
+        cluster.peers().nth(1)?;
         let paths = Paths::new(&cluster.name);
         let style = Style::of(cluster);
         let peers: Vec<_> = cluster
-            .hypervisors()
+            .peers()
             .map(|host| (host, seen::read(scene.seen, cluster, host, &paths, style)))
             .collect();
         let wrapper = Text::new(&paths.wrapper, files::wrapper(&cluster.name, &paths));

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::{
-    AbsPath, ByteSize, ClusterName, GuestId, GuestShape, HostId, HostSpec, ImageFormat, ImageId, Rate, Role,
-    SecretRef, Secrets, StorageId,
+    AbsPath, ByteSize, ClusterName, Driver, GuestId, GuestShape, HostId, HostSpec, ImageFormat, ImageId,
+    Rate, SecretRef, Secrets, StorageId,
 };
 use crate::storage::spec::StorageSpec;
 
@@ -42,13 +42,30 @@ impl Cluster {
 
     /// The hosts that run guests, sorted.
     pub fn hypervisors(&self) -> impl Iterator<Item = &HostSpec> {
-        self.hosts.values().filter(|host| host.role == Role::Hypervisor)
+        self.hosts.values().filter(|host| host.role.is_hypervisor())
+    }
+
+    /// The hypervisors whose guests one of libvirt's drivers runs, sorted: guests move between no others.
+    pub fn hypervisors_with(&self, driver: Driver) -> impl Iterator<Item = &HostSpec> {
+        self.hosts.values().filter(move |host| host.role.driver() == Some(driver))
+    }
+
+    /// The hypervisors that send each other running guests, sorted.
+    pub fn peers(&self) -> impl Iterator<Item = &HostSpec> {
+        let moves = |host: &&HostSpec| host.role.driver().is_some_and(Driver::moves_running_guests);
+        self.hosts.values().filter(moves)
+    }
+
+    /// Which of libvirt's drivers runs a host's guests; `None` for a host that runs none.
+    #[must_use]
+    pub fn driver_of(&self, host: &HostId) -> Option<Driver> {
+        self.hosts.get(host)?.role.driver()
     }
 
     /// Tells whether a host runs guests.
     #[must_use]
     pub fn is_hypervisor(&self, host: &HostId) -> bool {
-        self.hosts.get(host).is_some_and(|host| host.role == Role::Hypervisor)
+        self.driver_of(host).is_some()
     }
 
     /// A host's address; empty for a host that the file does not have, which no resolved entry names.

@@ -25,7 +25,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-pub use crate::model::{Accel, Autostart, Elevation, GuestShape, HostSpec, KernelBoot, Role, SshSpec};
+pub use crate::model::{
+    Accel, Autostart, Driver, Elevation, GuestShape, HostSpec, KernelBoot, Role, SshSpec,
+};
 pub use cluster::{Cluster, GuestDefinition, GuestEntry, ImageEntry, MigrationPolicy, OnTimeout};
 pub use error::{Invalid, SpecError};
 pub use problem::Problem;

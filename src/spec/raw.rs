@@ -4,7 +4,9 @@
 //! `docs/cluster-yaml.md` are made from them (the doc comments are what users read). Words stay words here; `resolve` gives
 //! them their meaning. Imports `input`, `scalar`, `model` and the backends' `spec.rs`.
 
-use schemars::JsonSchema;
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use super::input::{At, Entries, Text};
@@ -69,6 +71,33 @@ pub enum RawElevation {
     Sudo,
 }
 
+/// What runs a host's guests, if it runs any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RawHypervisor {
+    /// QEMU with KVM.
+    True,
+    /// Nothing.
+    False,
+    /// The same as `true`.
+    Kvm,
+    /// Xen.
+    Xen,
+}
+
+impl JsonSchema for RawHypervisor {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Hypervisor".into()
+    }
+    /// To an editor the first two are booleans.
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "oneOf": [{ "const": true }, { "const": false }, { "const": "kvm" }, { "const": "xen" }] })
+    }
+}
+
 /// One host.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -76,9 +105,10 @@ pub enum RawElevation {
 pub struct RawHost {
     /// IPv4 address or DNS name by which stor and the other hosts reach it.
     pub address: Text<Address>,
-    /// Whether it runs guests. Every hypervisor gets access to all storage.
+    /// Whether it runs guests, and by what: `true` (or `kvm`) is QEMU with KVM, `xen` is Xen. Every hypervisor gets access to
+    /// all storage.
     #[schemars(extend("default" = false))]
-    pub hypervisor: Option<bool>,
+    pub hypervisor: Option<RawHypervisor>,
     /// How stor logs in to this host; each key overrides the one of the same name at the top.
     pub ssh: Option<RawSsh>,
 }

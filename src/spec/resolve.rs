@@ -58,7 +58,7 @@ pub fn resolve(raw: RawCluster, base: &Path, problems: &mut Problems) -> Option<
         storage_ids.insert(id.clone(), ());
         storage.extend(spec.map(|spec| (id, spec)));
     }
-    space.check(|host| roles.get(host) == Some(&Role::Hypervisor), problems);
+    space.check(|host| roles.get(host).is_some_and(|role| role.is_hypervisor()), problems);
     let images = images::resolve(raw.images.unwrap_or_default(), (&storage_ids, &storage), base, problems);
     let around = guests::Around { roles: &roles, images: &images, storage: &storage, base };
     let guests = guests::resolve(raw.guests.unwrap_or_default(), &around, problems);

@@ -65,10 +65,19 @@ pub fn follow<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     target.and_then(|pointer| root.pointer(pointer)).unwrap_or(schema)
 }
 
+/// One word of an enumeration, as the file has it.
+fn word(value: &Value) -> Option<&str> {
+    match value {
+        Value::Bool(true) => Some("true"),
+        Value::Bool(false) => Some("false"),
+        other => other.as_str(),
+    }
+}
+
 /// The words that an enumeration allows; empty for anything else.
 pub fn words(schema: &Value) -> Vec<&str> {
     let branches = schema.get("oneOf").and_then(Value::as_array).into_iter().flatten();
-    branches.filter_map(|branch| branch.get("const")?.as_str()).collect()
+    branches.filter_map(|branch| word(branch.get("const")?)).collect()
 }
 
 /// The branches of a mapping that has exactly one of several keys: key and the schema of its value.

@@ -184,6 +184,7 @@ impl Walk<'_> {
     fn word(&mut self, node: &At<Tree>, allowed: &[&str]) {
         match &node.value {
             Tree::Text(text) if allowed.contains(&text.as_str()) => {}
+            Tree::Bool(given) if allowed.contains(&given.to_string().as_str()) => {}
             found => {
                 let hint = match found {
                     Tree::Text(text) => did_you_mean(text, allowed.iter().copied()),

@@ -66,7 +66,7 @@ fn host_status(seen: &Observations, host: &HostId, role: Role) -> HostStatus {
         Some(HostSeen::Unobserved(reason)) => Some(reason.clone()),
         None => Some("it was not asked".to_owned()),
     };
-    HostStatus { host: host.clone(), hypervisor: role == Role::Hypervisor, unreachable }
+    HostStatus { host: host.clone(), hypervisor: role.is_hypervisor(), unreachable }
 }
 
 fn storage_status(cluster: &Cluster, seen: &Observations, id: &StorageId) -> StorageStatus {
@@ -192,7 +192,8 @@ fn size(answer: &Answer, path: &AbsPath) -> Known<Size> {
 fn guest_status(cluster: &Cluster, seen: &Observations, guest: &GuestId) -> GuestStatus {
     let mut status = GuestStatus { guest: guest.clone(), places: BTreeMap::new(), unknown: BTreeMap::new() };
     for host in cluster.hypervisors() {
-        match read(seen, &host.id, &domstates::query(), domstates::parse) {
+        let Some(driver) = host.role.driver() else { continue };
+        match read(seen, &host.id, &domstates::query(driver), |answer| domstates::parse(driver, answer)) {
             Ok(domains) => {
                 if let Some(state) = domains.get(guest.as_str()) {
                     status.places.insert(host.id.clone(), *state);

@@ -14,7 +14,7 @@ use super::planning::{Stop, refuse};
 use super::pool::{self, Pool};
 use crate::libvirt::qemu_conf;
 use crate::model::{
-    AbsPath, Difference, Effect, HostId, Observations, Owned, OwnedKind, Query, Record, ResourceId,
+    AbsPath, Difference, Driver, Effect, HostId, Observations, Owned, OwnedKind, Query, Record, ResourceId,
     ResourceKind, Risk, Step, StorageId, Unknown, Wave,
 };
 use crate::spec::Cluster;
@@ -67,10 +67,11 @@ pub fn attached(
 
 /// The user who has to own a storage's top directory: QEMU's, where all hypervisors agree and it is not root.
 ///
-/// Numbers count, because files carry numbers. A hypervisor that was not observed does not vote.
+/// Numbers count, because files carry numbers. A hypervisor that was not observed does not vote, nor does Xen, whose QEMU is
+/// root.
 #[must_use]
 pub fn qemu_owner(cluster: &Cluster, seen: &Observations) -> Option<u32> {
-    let mut uids = cluster.hypervisors().filter_map(|host| {
+    let mut uids = cluster.hypervisors_with(Driver::Qemu).filter_map(|host| {
         let conf = seen.answer(&host.id, &qemu_conf::configuration()).ok()?;
         let users = seen.answer(&host.id, &qemu_conf::users()).ok()?;
         qemu_conf::user(&conf.stdout, &users.stdout)?.uid(&users.stdout)

@@ -19,6 +19,8 @@ pub type Fact<T> = Result<T, NoFacts>;
 pub struct Scope {
     /// Hypervisors, sorted.
     pub hosts: Vec<HostId>,
+    /// Who opens images on those where no configuration says it.
+    pub users: BTreeMap<HostId, QemuUser>,
     /// Each storage with its images and how it is probed, sorted.
     pub storages: Vec<ScopedStorage>,
 }

@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use super::evidence::{Evidence, Fact, HostEvidence, MountedEvidence, Scope, ScopedStorage, StandIn};
 use super::{Clients, VerifyEvent};
 use crate::host::Fleet;
-use crate::libvirt::{pools, qemu_conf};
+use crate::libvirt::pools;
+use crate::libvirt::qemu_conf;
 use crate::model::{Answer, Cancel, ClusterName, HostId, Observations, Query, StorageId, Unknown};
 use crate::observe::{Batches, observe};
 use crate::storage::keeper;
@@ -213,9 +214,12 @@ impl<'a> Rounds<'a> {
             let evidence = HostEvidence {
                 mounts: fact(&seen, host, &facts[0], |answer| Ok(mount_table::parse(&answer.stdout))),
                 pools: fact(&seen, host, &pools, |answer| pools::parse(answer).map_err(NoFacts::Malformed)),
-                user: fact(&seen, host, &facts[2], |conf| {
-                    fact(&seen, host, &facts[3], |users| Ok(qemu_conf::user(&conf.stdout, &users.stdout)))
-                }),
+                user: match self.scope.users.get(host) {
+                    Some(user) => Ok(Some(user.clone())),
+                    None => fact(&seen, host, &facts[2], |conf| {
+                        fact(&seen, host, &facts[3], |users| Ok(qemu_conf::user(&conf.stdout, &users.stdout)))
+                    }),
+                },
                 mounted,
                 direct: BTreeMap::new(),
                 luns: BTreeMap::new(),

@@ -3,7 +3,7 @@
 use stor::libvirt::{DomainState, PauseReason};
 use stor::migrate::outcome::Verdict;
 use stor::migrate::run::Mode;
-use stor::model::{FindingCode as Code, Severity};
+use stor::model::{Driver, FindingCode as Code, Role, Severity};
 
 use crate::world::{World, host, xml};
 
@@ -179,6 +179,53 @@ fn guest_cases() -> Vec<Case> {
                 .unwrap();
         }),
     ]
+}
+
+const XL_INFO: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/outputs/xl/debian13-xen4.20-info.txt"));
+
+/// Both hosts run Xen, and the guest is one of its own.
+fn under_xen(world: &mut World, xl: Option<&'static str>) {
+    for name in ["kvm1", "kvm2", "kvm3"] {
+        world.cluster.hosts.get_mut(&host(name)).unwrap().role = Role::Hypervisor(Driver::Xen);
+        world.shell(name, |shell| shell.xl = xl);
+    }
+    world.rewrite(|xml| {
+        xml.replace("type='qemu'", "type='xen'").replace("machine='pc-q35-10.0'", "machine='xenpv'")
+    });
+}
+
+#[test]
+fn a_guest_moves_only_between_hosts_of_one_kind() {
+    let mut world = World::new();
+    world.cluster.hosts.get_mut(&host("kvm2")).unwrap().role = Role::Hypervisor(Driver::Xen);
+    let outcome = world.migrate_to("kvm2", Mode::Move);
+    let found: Vec<_> = outcome.findings.iter().map(|finding| (finding.code, finding.severity)).collect();
+    assert_eq!(found, [(Code::HypervisorDiffers, Severity::Error)], "{:?}", outcome.findings);
+    assert_eq!(outcome.findings[0].evidence, ["host kvm1: QEMU", "host kvm2: Xen"]);
+    assert_eq!((outcome.verdict, world.state("kvm1")), (Verdict::Refused, Some(DomainState::Running)));
+}
+
+#[test]
+fn a_running_guest_of_xen_is_refused_with_what_its_host_shows_and_left_alone() {
+    let cases = [
+        (Some(XL_INFO), "without shadow paging", "virt_caps: gnttab-v1 gnttab-v2 pv"),
+        (Some("virt_caps              : pv shadow\n"), "only while they are shut off", ""),
+        (None, "only while they are shut off", "`xl info` failed"),
+    ];
+    for (xl, message, evidence) in cases {
+        let mut world = World::new();
+        under_xen(&mut world, xl);
+        let before = world.connector.calls();
+        let outcome = world.migrate_to("kvm2", Mode::Move);
+        let [finding] = outcome.findings.as_slice() else { panic!("{:?}", outcome.findings) };
+        assert_eq!((finding.code, finding.severity), (Code::LiveUnsupported, Severity::Error));
+        assert!(finding.message.contains(message), "{finding:?}");
+        assert!(finding.evidence.concat().contains(evidence), "{finding:?}");
+        assert_eq!(finding.remedy.as_deref(), Some("`stor migrate web1 --to kvm2 --cold --shutdown`"));
+        assert_eq!((outcome.exit_code(), world.connector.calls()), (8, before));
+        assert_eq!(world.state("kvm1"), Some(DomainState::Running));
+    }
 }
 
 #[test]

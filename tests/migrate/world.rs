@@ -19,8 +19,8 @@ use stor::model::{
     ImageLocation, StorageId,
 };
 use stor::spec::{
-    Accel, Autostart, Cluster, Elevation, GuestDefinition, GuestEntry, GuestShape, HostSpec, ImageEntry,
-    KernelBoot, MigrationPolicy, OnTimeout, Role, SshSpec,
+    Accel, Autostart, Cluster, Driver, Elevation, GuestDefinition, GuestEntry, GuestShape, HostSpec,
+    ImageEntry, KernelBoot, MigrationPolicy, OnTimeout, Role, SshSpec,
 };
 use stor::storage::gluster::spec::{Arbiter, Brick, Force};
 use stor::storage::spec::Access;
@@ -57,6 +57,8 @@ pub struct Shell {
     pub peer: Result<String, &'static str>,
     /// What ssh says of the probed port.
     pub port: &'static str,
+    /// What `xl info` prints; `None`: there is no xl.
+    pub xl: Option<&'static str>,
 }
 
 impl Shell {
@@ -101,6 +103,7 @@ impl Shell {
             ("ip", _) => failure(1, "Device \"br0\" does not exist."),
             ("test", ["-r", _]) => exists(self.kernel),
             ("ssh", _) => failure(255, self.port),
+            ("xl", ["info"]) if self.xl.is_some() => answer(0, self.xl.unwrap_or_default()),
             _ => failure(127, format!("{words}: not found")),
         }
     }
@@ -217,6 +220,7 @@ fn shell(connector: &FakeConnector) -> Shell {
         kernel: true,
         peer: Ok(kvm2),
         port: "ssh: connect to host 10.77.0.22 port 49215: Connection refused",
+        xl: None,
     }
 }
 
@@ -242,9 +246,9 @@ fn cluster() -> Cluster {
     };
     let hosts = [
         spec("store1", "10.77.0.11", Role::Server),
-        spec("kvm1", "10.77.0.21", Role::Hypervisor),
-        spec("kvm2", "10.77.0.22", Role::Hypervisor),
-        spec("kvm3", "10.77.0.23", Role::Hypervisor),
+        spec("kvm1", "10.77.0.21", Role::Hypervisor(Driver::Qemu)),
+        spec("kvm2", "10.77.0.22", Role::Hypervisor(Driver::Qemu)),
+        spec("kvm3", "10.77.0.23", Role::Hypervisor(Driver::Qemu)),
     ];
     let gfs = GlusterSpec {
         replica: 3,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use stor::host::ssh::{self, SshAccess, SshConfig};
 use stor::host::{Fleet, Host};
 use stor::model::HostId;
-use stor::spec::{Cluster, Elevation, HostSpec, MigrationPolicy, OnTimeout, Role, SshSpec};
+use stor::spec::{Cluster, Driver, Elevation, HostSpec, MigrationPolicy, OnTimeout, Role, SshSpec};
 
 pub struct Server {
     pub dir: tempfile::TempDir,
@@ -125,7 +125,8 @@ fn keygen(path: &Path) {
 pub fn cluster(port: u16, user: &str, elevation: Elevation) -> Cluster {
     let id = HostId::new("kvm1").unwrap();
     let ssh = SshSpec { user: Some(user.into()), port: Some(port), identity_file: None, elevation };
-    let host = HostSpec { id: id.clone(), address: "127.0.0.1".into(), role: Role::Hypervisor, ssh };
+    let host =
+        HostSpec { id: id.clone(), address: "127.0.0.1".into(), role: Role::Hypervisor(Driver::Qemu), ssh };
     Cluster {
         name: "testlab".parse().unwrap(),
         base: "/".into(),

@@ -176,7 +176,7 @@ impl Debian {
                 Some(libvirt) => virsh::run(libvirt, &self.id, args),
                 None => failure(127, "sh: 1: virsh: not found\n"),
             },
-            ("grep", _) => self.grep_sources(),
+            ("grep", args) => self.grep_sources(args),
             ("cat", ["/proc/self/mountinfo"]) => answer(0, self.mountinfo()),
             ("ls", _) if self.packages.contains("glusterfs-server") => {
                 answer(0, self.pool.lock().unwrap().kept(&self.id))
@@ -379,17 +379,18 @@ impl Debian {
         out
     }
 
-    fn grep_sources(&self) -> Answer {
+    /// Lines of the domains' definitions that have one of the tags asked for.
+    fn grep_sources(&self, args: &[&str]) -> Answer {
+        let tags: Vec<&str> = args.iter().filter_map(|arg| arg.strip_prefix('<')).collect();
+        let directory = args.iter().find(|arg| arg.starts_with("/etc/libvirt/")).unwrap();
         let Some(libvirt) = &self.libvirt else { return answer(2, "") };
         let mut out = String::new();
         libvirt.daemon(&self.id, |daemon| {
             for domain in daemon.domains.values() {
-                let lines = domain
-                    .xml
-                    .split('<')
-                    .filter(|tag| tag.starts_with("source pool='") || tag.starts_with("source protocol='"));
+                let lines =
+                    domain.xml.split('<').filter(|tag| tags.iter().any(|asked| tag.starts_with(asked)));
                 lines.for_each(|tag| {
-                    out.push_str(&format!("/etc/libvirt/qemu/{}.xml: <{}\n", domain.name, tag.trim_end()))
+                    out.push_str(&format!("{directory}/{}.xml: <{}\n", domain.name, tag.trim_end()))
                 });
             }
         });

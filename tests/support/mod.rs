@@ -26,7 +26,7 @@ use stor::host::fake::{FakeHost, Faults};
 use stor::host::{Fleet, Host};
 use stor::libvirt::fake::FakeConnector;
 use stor::model::{AbsPath, HostId, Observations, Query};
-use stor::spec::{Cluster, Role};
+use stor::spec::Cluster;
 use stor::storage::iscsi::spec::IscsiProvider;
 use stor::storage::spec::StorageSpec;
 
@@ -83,7 +83,7 @@ impl World {
         for spec in cluster.hosts.values() {
             let debian = Debian::new(
                 spec.id.clone(),
-                (spec.role == Role::Hypervisor).then(|| world.libvirt.clone()),
+                spec.role.is_hypervisor().then(|| world.libvirt.clone()),
                 Arc::clone(&world.pool),
                 Arc::clone(&world.nfs),
                 Arc::clone(&world.tgt),

@@ -7,7 +7,9 @@ use std::time::Duration;
 use stor::host::fake::{FakeHost, Faults, Files, answer, failure};
 use stor::host::{Fleet, Host};
 use stor::model::{AbsPath, Answer, Cancel, ClusterName, Command, HostId, ImageFormat, ImageId, StorageId};
-use stor::spec::{Cluster, Elevation, HostSpec, ImageEntry, MigrationPolicy, OnTimeout, Role, SshSpec};
+use stor::spec::{
+    Cluster, Driver, Elevation, HostSpec, ImageEntry, MigrationPolicy, OnTimeout, Role, SshSpec,
+};
 use stor::storage::gluster::spec::{Arbiter, Brick, Force, GlusterSpec};
 use stor::storage::probe::{Client, ClientAnswer, ClientRequest, Identity, NoClient};
 use stor::storage::spec::Access;
@@ -298,8 +300,8 @@ fn cluster() -> Cluster {
         base: "/".into(),
         hosts: BTreeMap::from([
             spec("store1", "10.77.0.11", Role::Server),
-            spec("kvm1", "10.77.0.21", Role::Hypervisor),
-            spec("kvm2", "10.77.0.22", Role::Hypervisor),
+            spec("kvm1", "10.77.0.21", Role::Hypervisor(Driver::Qemu)),
+            spec("kvm2", "10.77.0.22", Role::Hypervisor(Driver::Qemu)),
         ]),
         storage: BTreeMap::from([(gfs, StorageSpec::Gluster(gluster))]),
         images: BTreeMap::from([(web1, image)]),

@@ -54,7 +54,7 @@ fn a_script_cut_anywhere_runs_nothing() {
         deadline: Duration::from_secs(1),
         words: String::new(),
     };
-    let whole = script(&[job], Frame::Queries);
+    let whole = script(&[job], Frame::Queries, Some(crate::model::Driver::Qemu));
     for end in (2..whole.len() - 2).step_by(7) {
         let output =
             duct::cmd("sh", ["-s"]).stdin_bytes(&whole[..end]).stdout_capture().stderr_capture().unchecked();

@@ -12,7 +12,7 @@ use crate::libvirt::{
     DomainFacts, DomainState, Hypervisor, JobOperation, JobStats, Keeps, LibvirtError, MigrationRequest,
     NodeFacts, PauseReason, domain_xml, xml,
 };
-use crate::model::{ByteSize, HostId, Secret, SecretId};
+use crate::model::{ByteSize, Driver, HostId, Secret, SecretId};
 
 impl SshHypervisor {
     fn find(&self, name: &str) -> Result<Option<Domain>, LibvirtError> {
@@ -55,6 +55,13 @@ impl SshHypervisor {
         let Enum::Known(state) = state else {
             return Err(self.refused(action, "libvirt gave no state that stor knows"));
         };
+        // libxl calls a domain shut off while it still takes it down, its disks open; only then it is no longer active.
+        let going = self.driver == Driver::Xen
+            && matches!(state, State::Shutoff | State::Crashed)
+            && domain.is_active().map_err(self.failed(action.as_str()))?;
+        if going {
+            return Ok(DomainState::ShuttingDown);
+        }
         Ok(match state {
             State::Running | State::Blocked => DomainState::Running,
             State::Paused => DomainState::Paused(match reason {
@@ -115,7 +122,7 @@ impl Hypervisor for SshHypervisor {
             uuid,
             hostname: connect.hostname().map_err(look("read the host name"))?,
             libvirt: u64::from(connect.lib_version().map_err(look("read libvirt's version"))?),
-            qemu: u64::from(connect.hyp_version().map_err(look("read QEMU's version"))?),
+            qemu: u64::from(connect.hyp_version().map_err(look("read the hypervisor's version"))?),
             free_memory: ByteSize::from_bytes(connect.free_memory().map_err(look("read the free memory"))?),
             capabilities,
         })
@@ -139,7 +146,9 @@ impl Hypervisor for SshHypervisor {
 
     fn keeps(&self, name: &str) -> Result<Keeps, LibvirtError> {
         self.with("look at what is kept of", name, |domain| {
-            Ok(Keeps { managed_save: domain.has_managed_save(0)?, snapshots: domain.num_snapshots(0)? })
+            // libxl keeps no snapshots, and its driver cannot be asked for them.
+            let snapshots = if self.driver == Driver::Xen { 0 } else { domain.num_snapshots(0)? };
+            Ok(Keeps { managed_save: domain.has_managed_save(0)?, snapshots })
         })
     }
 
@@ -171,9 +180,9 @@ impl Hypervisor for SshHypervisor {
             // libvirt would make it transient: its definition would be lost at the next stop.
             return Err(self.refused(format!("undefine guest {name}"), "it is not shut off"));
         }
-        domain
-            .undefine_flags(sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
-            .map_err(self.failed(format!("undefine guest {name}")))
+        // The Xen driver knows no such flag, and a guest's firmware variables are a file that it leaves alone.
+        let flags = if self.driver == Driver::Xen { 0 } else { sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM };
+        domain.undefine_flags(flags).map_err(self.failed(format!("undefine guest {name}")))
     }
 
     fn start_domain(&self, name: &str) -> Result<(), LibvirtError> {

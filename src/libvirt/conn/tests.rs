@@ -8,7 +8,7 @@ fn daemon() -> SshHypervisor {
     start_events().unwrap();
     let uri = "test:///default".to_owned();
     let connect = Connect::open(Some(&uri)).unwrap();
-    SshHypervisor { host: HostId::new("kvm1").unwrap(), uri, connect }
+    SshHypervisor { host: HostId::new("kvm1").unwrap(), driver: Driver::Qemu, uri, connect }
 }
 
 fn guest(name: &str, uuid: u8) -> String {
@@ -77,7 +77,7 @@ fn asking_a_guest_that_is_not_there_for_its_job_is_no_error() {
 #[test]
 fn a_host_that_no_wrapper_leads_to_is_refused_and_a_failing_wrapper_gives_its_own_words() {
     let host = |name| HostId::new(name).unwrap();
-    let wrappers = BTreeMap::from([(host("kvm1"), PathBuf::from("/bin/false"))]);
+    let wrappers = BTreeMap::from([(host("kvm1"), (Driver::Qemu, PathBuf::from("/bin/false")))]);
     let connector = SshConnector::from_wrappers(wrappers);
     assert!(connector.open(&host("kvm9")).is_err());
     let error = connector.open(&host("kvm1")).map(drop).unwrap_err();

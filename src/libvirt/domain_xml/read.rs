@@ -35,6 +35,14 @@ pub struct DomainSummary {
     pub local_devices: Vec<LocalDevice>,
 }
 
+impl DomainSummary {
+    /// Whether Xen runs it.
+    #[must_use]
+    pub fn is_xen(&self) -> bool {
+        self.kind == "xen"
+    }
+}
+
 /// A guest's CPU.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CpuSummary {

@@ -52,6 +52,34 @@ fn a_guest_with_its_own_kernel_on_libgfapi_is_written_in_full() {
 }
 
 #[test]
+fn a_xen_guest_is_paravirtualised_and_has_xens_own_devices() {
+    let path = |text| AbsPath::new(text).unwrap();
+    let boot = KernelBoot {
+        kernel: path("/usr/share/stor-lab/heartbeat/vmlinuz"),
+        initrd: Some(path("/usr/share/stor-lab/heartbeat/initrd.gz")),
+        cmdline: "console=hvc0".to_owned(),
+    };
+    let text = web1(&GuestShape { boot: Some(boot), ..shape() }, &file(), DomainType::Xen);
+    insta::assert_snapshot!(text);
+    let summary = read(&text).unwrap();
+    assert!(summary.is_xen() && summary.machine.as_deref() == Some("xenpv"), "{summary:?}");
+}
+
+#[test]
+fn what_libvirt_shows_of_a_running_xen_guest_is_read() {
+    let summary = read(include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/fixtures/outputs/virsh/debian13-libvirt11.3-xen-domain-live.xml"
+    )))
+    .unwrap();
+    assert!(summary.is_xen() && summary.local_devices.is_empty(), "{summary:?}");
+    assert_eq!((summary.machine.as_deref(), summary.arch.as_deref()), (Some("xenpv"), Some("x86_64")));
+    assert_eq!(summary.disks[0].source, DiskSource::File("/var/lib/libvirt/images/runs.img".to_owned()));
+    assert_eq!(summary.interfaces[0].source.as_deref(), Some("br0"));
+    assert_eq!(summary.boot_files.len(), 2);
+}
+
+#[test]
 fn identity_depends_on_cluster_and_guest_and_on_nothing_else() {
     let uuid =
         |cluster, guest| guest_uuid(&ClusterName::new(cluster).unwrap(), &GuestId::new(guest).unwrap());

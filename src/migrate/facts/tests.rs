@@ -89,6 +89,7 @@ fn a_batch_is_read_back_in_the_order_in_which_it_was_asked() {
         devices: vec!["/dev/disk/by-path/x".to_owned()],
         bridges: vec!["br0".to_owned()],
         boot_files: vec!["/boot/k".to_owned()],
+        xen: false,
         peer: None,
     }
     .towards(&cluster(), "10.77.0.22");

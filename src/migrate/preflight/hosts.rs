@@ -212,6 +212,16 @@ mod tests {
     }
 
     #[test]
+    fn xen_knows_the_machine_type_of_its_paravirtualised_guests() {
+        let capabilities = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/fixtures/outputs/virsh/debian13-libvirt11.3-xen-capabilities.xml"
+        ));
+        let knows = |machine| knows_machine(capabilities, "x86_64", machine).unwrap();
+        assert!(knows("xenpv") && !knows("q35"));
+    }
+
+    #[test]
     fn the_host_cpu_is_the_first_cpu_of_the_capabilities() {
         let cpu = host_cpu(CAPABILITIES).unwrap();
         assert!(cpu.contains("<arch>x86_64</arch>") && cpu.ends_with("</cpu>"), "{cpu}");

@@ -7,7 +7,7 @@ use crate::libvirt::domain_xml::DomainSummary;
 use crate::libvirt::{DomainFacts, JobStats, NodeFacts, domain_xml};
 use crate::migrate::Site;
 use crate::migrate::facts::{HostFacts, Known, Questions, ShellFacts};
-use crate::model::{Finding, FindingCode, HostId, ResourceId, ResourceKind, Severity};
+use crate::model::{Driver, Finding, FindingCode, HostId, ResourceId, ResourceKind, Severity};
 
 /// Asks every hypervisor for a domain, all at once.
 pub(in crate::migrate) fn domain_everywhere(
@@ -64,17 +64,22 @@ impl Run<'_> {
         Ok(HostFacts {
             host: host.clone(),
             address: self.site.cluster.hosts.get(host).map(|spec| spec.address.clone()).unwrap_or_default(),
-            node: daemon.node,
+            node: daemon.node.clone(),
             domains: daemon.domains,
             files: shell.files,
             remote: shell.remote,
             devices: shell.devices,
-            memory_available: shell.memory_available,
+            // What Linux says is domain 0's own memory; guests get what Xen has left.
+            memory_available: match self.site.cluster.driver_of(host) {
+                Some(Driver::Xen) => Ok(daemon.node.free_memory),
+                _ => shell.memory_available,
+            },
             bridges: shell.bridges,
             boot_files: shell.boot_files,
             pools: shell.pools,
             networks: shell.networks,
             cpu: daemon.cpu,
+            xen: shell.xen,
             peer: shell.peer,
             job: daemon.job,
         })
@@ -87,8 +92,9 @@ impl Run<'_> {
         summary: &DomainSummary,
     ) -> Result<ShellFacts, Box<Finding>> {
         let questions = Questions::about(host, summary, self.site.cluster);
+        let towards = host != self.to && self.site.cluster.peers().any(|peer| peer.id == *host);
         let questions =
-            if host == self.to { questions } else { questions.towards(self.site.cluster, &journey.address) };
+            if towards { questions.towards(self.site.cluster, &journey.address) } else { questions };
         let unobserved =
             |reason: String| Box::new(self.trouble(journey, host, FindingCode::HostUnobserved, reason));
         let shell =

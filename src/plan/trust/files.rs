@@ -58,7 +58,7 @@ pub(super) fn wrapper(cluster: &ClusterName, paths: &Paths) -> String {
 /// One file for all peers; ssh takes the first value that it finds, so ports stand before the rest.
 pub(super) fn config(cluster: &Cluster, paths: &Paths) -> String {
     let mut out = header(&cluster.name);
-    for host in cluster.hypervisors() {
+    for host in cluster.peers() {
         if let Some(port) = host.ssh.port.filter(|port| *port != SSH_PORT) {
             // Writing to a String cannot fail.
             write!(out, "Host {}\n    Port {port}\n", host.address).unwrap_or_default();

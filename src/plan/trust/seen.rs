@@ -23,7 +23,7 @@ pub(super) enum Style {
 
 impl Style {
     pub fn of(cluster: &Cluster) -> Self {
-        match cluster.hypervisors().nth(WHOLE_UP_TO) {
+        match cluster.peers().nth(WHOLE_UP_TO) {
             None => Self::Whole,
             Some(_) => Self::Short,
         }

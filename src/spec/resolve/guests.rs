@@ -11,7 +11,10 @@ use super::super::problem::{Problem, Problems};
 use super::super::raw::{RawAccel, RawBoot, RawGuest};
 use super::super::scalar::Mac;
 use super::{Storages, lookup, named, number, optional};
-use crate::model::{Accel, Autostart, ByteSize, GuestId, GuestShape, HostId, ImageId, KernelBoot, Role};
+use crate::libvirt::domain_xml;
+use crate::model::{
+    Accel, Autostart, ByteSize, Driver, GuestId, GuestShape, HostId, ImageId, KernelBoot, Role,
+};
 
 /// What guests refer to.
 #[derive(Debug)]
@@ -47,6 +50,10 @@ pub fn resolve(
             Some(_) => written(&id, &raw, around, &mut taken, problems),
             None => shape(&id, place, &raw, around, &mut taken, problems).map(GuestDefinition::Generated),
         };
+        if let (Some((host, driver)), Some(definition)) = (&on, &definition) {
+            fits(&id, place, (host, *driver), definition, &raw, around, problems);
+        }
+        let on = on.map(|(host, _)| host);
         if let (Some(on), Some(definition)) = (on, definition) {
             guests.insert(id.clone(), GuestEntry { id, on, definition });
         }
@@ -54,10 +61,15 @@ pub fn resolve(
     guests
 }
 
-fn on(id: &GuestId, raw: &RawGuest, around: &Around<'_>, problems: &mut Problems) -> Option<HostId> {
+fn on(
+    id: &GuestId,
+    raw: &RawGuest,
+    around: &Around<'_>,
+    problems: &mut Problems,
+) -> Option<(HostId, Driver)> {
     let at = raw.on.parse_at(format_args!("guest {id}: on"), problems)?;
     match lookup(around.roles, &at.value, "host", at.place, format_args!("guest {id}: on"), problems)? {
-        Role::Hypervisor => Some(at.value),
+        Role::Hypervisor(driver) => Some((at.value, *driver)),
         Role::Server => {
             problems.add(|| {
                 Problem::new(at.place, format!("guest {id}: on: host {} is not a hypervisor", at.value))
@@ -65,6 +77,52 @@ fn on(id: &GuestId, raw: &RawGuest, around: &Around<'_>, problems: &mut Problems
             });
             None
         }
+    }
+}
+
+/// What a guest needs to be one of its host's driver: stor writes Xen guests paravirtualised (PV), which boot a kernel of
+/// their host from a file or a block device; XML of the user's own must be for the driver.
+fn fits(
+    id: &GuestId,
+    place: Place,
+    (host, driver): (&HostId, Driver),
+    definition: &GuestDefinition,
+    raw: &RawGuest,
+    around: &Around<'_>,
+    problems: &mut Problems,
+) {
+    let mut problem = |place, message: String, hint: &str| {
+        problems.add(|| Problem::new(place, format!("guest {id}: {message}")).hint(hint));
+    };
+    match definition {
+        GuestDefinition::Written { xml, .. } => {
+            let kind = domain_xml::read(xml).map(|summary| summary.kind).unwrap_or_default();
+            if !driver.runs(&kind) {
+                let message = format!("domain: its type is {kind:?}, and host {host} runs {driver}");
+                problem(place, message, "name another host, or write the domain for that one");
+            }
+        }
+        GuestDefinition::Generated(shape) if driver == Driver::Xen => {
+            if shape.boot.is_none() {
+                let hint = "name the kernel on the hosts that it boots, or give domain: FILE with your own domain XML";
+                problem(place, format!("key \"boot\" is missing, and host {host} runs Xen"), hint);
+            }
+            if let Some(accel) = &raw.accel {
+                problem(
+                    accel.place,
+                    format!("accel has no meaning on host {host}, which runs Xen"),
+                    "remove the key",
+                );
+            }
+            let image = around.images.get(&shape.image).and_then(Option::as_ref);
+            let storage = image.and_then(|image| around.storage.get(&image.storage));
+            if storage.is_some_and(|storage| storage.mounted_at().is_none()) {
+                let message =
+                    format!("host {host} runs Xen, which cannot use image {} where it is", shape.image);
+                problem(place, message, "put the image on storage that is mounted (access: mount)");
+            }
+        }
+        GuestDefinition::Generated(_) => {}
     }
 }
 

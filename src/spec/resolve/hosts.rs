@@ -6,10 +6,10 @@ use std::path::Path;
 use super::super::files;
 use super::super::input::{At, Entries};
 use super::super::problem::{Problem, Problems};
-use super::super::raw::{RawElevation, RawHost, RawSsh};
+use super::super::raw::{RawElevation, RawHost, RawHypervisor, RawSsh};
 use super::{named, number, optional};
 use crate::model::HostId;
-use crate::model::{Elevation, HostSpec, Role, SshSpec};
+use crate::model::{Driver, Elevation, HostSpec, Role, SshSpec};
 
 /// Resolves the hosts; the second map names all of them, also those with a problem.
 pub fn resolve(
@@ -24,7 +24,11 @@ pub fn resolve(
     }
     let common = ssh(&common, "ssh", base, problems);
     for (At { value: id, .. }, host) in named("hosts", raw.value, problems) {
-        let role = if host.hypervisor == Some(true) { Role::Hypervisor } else { Role::Server };
+        let role = match host.hypervisor {
+            None | Some(RawHypervisor::False) => Role::Server,
+            Some(RawHypervisor::True | RawHypervisor::Kvm) => Role::Hypervisor(Driver::Qemu),
+            Some(RawHypervisor::Xen) => Role::Hypervisor(Driver::Xen),
+        };
         roles.insert(id.clone(), role);
         let own = host
             .ssh

@@ -67,7 +67,7 @@ fn judged_image(
     let probe = Probe { storage: id.clone(), way: Way::Luns(Box::new(target)), client: None, keeper: None };
     let image = ScopedImage { id: image.parse().unwrap(), file: file.to_owned(), sized: Sized::Fixed };
     let storages = vec![ScopedStorage { probe, images: vec![image] }];
-    let scope = Scope { hosts: vec![kvm1.clone()], storages };
+    let scope = Scope { hosts: vec![kvm1.clone()], users: std::collections::BTreeMap::new(), storages };
     let seen = HostEvidence {
         mounts: Ok(Vec::new()),
         pools: Ok(crate::libvirt::pools::Pools::default()),
