@@ -17,7 +17,7 @@ use crate::model::{
 use crate::observe::observe;
 use crate::spec::Cluster;
 use crate::storage::health::{Health, HealthState};
-use crate::storage::probe::{KernelSessions, LunTarget, MountedDirectory, Way};
+use crate::storage::probe::{LunTarget, MountedDirectory, Way};
 use crate::storage::{self, Backend};
 use crate::storage::{lun_probe, mount_probe};
 
@@ -159,16 +159,15 @@ fn mounted(cluster: &Cluster) -> impl Iterator<Item = (&StorageId, MountedDirect
     })
 }
 
-/// Targets to which the hypervisors' kernels log in.
-fn logged_in(cluster: &Cluster) -> impl Iterator<Item = (&StorageId, LunTarget, KernelSessions)> {
+fn targets(cluster: &Cluster) -> impl Iterator<Item = (&StorageId, LunTarget)> {
     cluster.storage.keys().filter_map(|id| match storage::backend(cluster, id)?.probe().way {
-        Way::Luns(target) => target.kernel.clone().map(|kernel| (id, *target, kernel)),
+        Way::Luns(target) => Some((id, *target)),
         Way::Direct(_) | Way::Mounted(_) => None,
     })
 }
 
 fn pools_query(cluster: &Cluster) -> Query {
-    let of_luns = logged_in(cluster).map(|(_, _, kernel)| kernel.pool);
+    let of_luns = targets(cluster).filter_map(|(_, target)| Some(target.pool?.name));
     let names: Vec<String> = mounted(cluster).map(|(_, directory)| directory.pool).chain(of_luns).collect();
     pools::query(names.iter().map(String::as_str))
 }
@@ -206,7 +205,7 @@ pub fn queries(cluster: &Cluster) -> BTreeMap<HostId, Vec<Query>> {
         if let Some(driver) = host.role.driver() {
             batch.extend([mount_probe::mounts(), pools_query(cluster), domstates::query(driver)]);
             batch.extend(mounted(cluster).filter_map(|(id, directory)| sizes(cluster, id, &directory)));
-            batch.extend(logged_in(cluster).filter_map(|(_, target, _)| lun_probe::sessions(&target)));
+            batch.extend(targets(cluster).filter_map(|(_, target)| lun_probe::sessions(&target)));
         }
     }
     for id in cluster.storage.keys() {

@@ -9,7 +9,9 @@ use std::fmt::Write as _;
 
 use stor::execute::execute;
 use stor::host::quote;
-use stor::model::{Cancel, Effect, FileContent, Risk, Secret, SecretRef, Secrets, Stdin};
+use stor::libvirt::fake::FakePool;
+use stor::libvirt::{pool_xml, pools};
+use stor::model::{Answer, Cancel, Effect, FileContent, Risk, Secret, SecretRef, Secrets, Stdin};
 use stor::plan::{Plan, plan, queries, script};
 use stor::spec::Cluster;
 use support::tgt::{Daemon, Target};
@@ -298,4 +300,78 @@ fn a_command_that_read_no_secret_plans_nothing_that_needs_it() {
     let cluster = Cluster { secrets: Secrets::default(), ..file(LUN, CHAP) };
     let world = World::bare(&cluster);
     refused(&world, &cluster, "the CHAP secret was not read (environment variable STOR_CHAP)");
+}
+
+const POOL: &str = ", pool: true";
+
+#[test]
+fn a_pool_of_the_luns_comes_with_libvirts_backend_if_the_file_wants_one() {
+    let file = file(LUN, &format!("{CHAP}{POOL}"));
+    let world = World::bare(&file);
+    insta::assert_snapshot!(show(&plan_for(&world, &file), &["kvm1"]));
+    let world = applied(&file);
+    let xml = world.libvirt.daemon(&host("kvm1"), |daemon| daemon.pools["san"].xml.clone()).unwrap();
+    assert!(xml.contains("type='iscsi-direct'") && !xml.contains(SECRET), "{xml}");
+    assert!(xml.contains("<iqn name='iqn.2026-01.lab.stor:stor-homelab.host.kvm1'/>"), "{xml}");
+}
+
+#[test]
+fn a_pool_whose_sizes_are_old_is_read_again() {
+    let file = file(LUN, POOL);
+    let world = applied(&file);
+    let read = |bytes: u64| {
+        let changed = world.libvirt.daemon(&host("kvm1"), |daemon| {
+            let pool = daemon.pools.get_mut("san").unwrap();
+            let capacity = format!("<capacity unit='bytes'>{bytes}</capacity></pool>");
+            let definition = pool.xml.split("<capacity").next().unwrap().replace("</pool>", "");
+            pool.xml = format!("{definition}{capacity}");
+        });
+        assert_eq!(changed, Some(()));
+        show(&plan_for(&world, &file), &["kvm1"])
+    };
+    // libvirt counts to the number of the last block.
+    assert_eq!(read((1 << 30) - 512), "");
+    assert_eq!(read(1 << 30), "");
+    assert_eq!(
+        read(1 << 29),
+        "[pool] kvm1: bring pool san up to date\n    pool.san.volumes: 536870912 bytes, read before -> 1073741824 bytes\n"
+    );
+}
+
+#[test]
+fn a_pool_that_the_file_no_longer_wants_is_removed_and_one_of_others_is_left() {
+    let with = file(LUN, POOL);
+    let world = applied(&with);
+    let without = file(LUN, "");
+    let left = show(&plan_for(&world, &without), &["kvm1", "kvm2"]);
+    assert_eq!(left.matches("remove pool san").count(), 2, "{left}");
+
+    let world = applied(&without);
+    let made = world.libvirt.daemon(&host("kvm1"), |daemon| {
+        let xml = "<pool type='dir'><name>san</name><target><path>/srv</path></target></pool>".to_owned();
+        daemon.pools.insert("san".to_owned(), FakePool { xml, active: true, autostart: true, refreshed: 0 })
+    });
+    assert_eq!(made, Some(None));
+    refused(&world, &with, "host kvm1: pool san exists, stor did not make it");
+}
+
+#[test]
+fn a_pool_of_a_real_host_is_what_stor_wrote() {
+    let shown = include_str!("../fixtures/outputs/virsh/debian13-libvirt11.3-pools-iscsi-direct.txt");
+    let answer = Answer { status: Some(0), stdout: shown.to_owned(), stderr: String::new() };
+    let pools = pools::parse(&answer).unwrap();
+    let san = pools.get("san").unwrap();
+    assert_eq!((san.active, san.target.as_ref(), san.capacity), (true, None, Some((64 << 20) - 512)));
+    let source = pool_xml::IscsiSource {
+        address: "10.77.0.11",
+        port: 3260,
+        target: "iqn.2026-01.org.example:san",
+        login: Some(pool_xml::ChapLogin { user: "stor", usage: "stor-cap-san" }),
+    };
+    let initiator = "iqn.2026-01.org.example:stor-cap.host.kvm1";
+    let wanted = pool_xml::iscsi_direct_pool(&"san".parse().unwrap(), source, initiator);
+    assert_eq!(pool_xml::parse(&wanted).unwrap().differences(&san.definition), vec![]);
+    let others = pool_xml::iscsi_direct_pool(&"san".parse().unwrap(), source, "iqn.2020-01.org.else:x");
+    let differences = pool_xml::parse(&others).unwrap().differences(&san.definition);
+    assert_eq!(differences.len(), 1, "{differences:?}");
 }

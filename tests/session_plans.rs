@@ -362,7 +362,8 @@ fn sessions_and_records_of_a_real_host_are_read() {
 fn a_pool_of_a_real_host_is_what_stor_wrote() {
     let shown = include_str!("../fixtures/outputs/virsh/debian13-libvirt11.3-stor-pool-iscsi.xml");
     let login = pool_xml::ChapLogin { user: "stor", usage: "stor-vm-iscsi-san" };
-    let wanted = pool_xml::iscsi_pool(&"san".parse().unwrap(), ("10.78.0.11", 3260), IQN, Some(login));
+    let source = pool_xml::IscsiSource { address: "10.78.0.11", port: 3260, target: IQN, login: Some(login) };
+    let wanted = pool_xml::iscsi_pool(&"san".parse().unwrap(), source);
     let (wanted, shown) = (pool_xml::parse(&wanted).unwrap(), pool_xml::parse(shown).unwrap());
     assert_eq!(wanted.differences(&shown), vec![]);
     let text = include_str!("../fixtures/outputs/virsh/debian13-libvirt11.3-pool-capabilities-iscsi.xml");

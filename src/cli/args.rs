@@ -297,7 +297,7 @@ pub struct LabShellArgs {
     /// Host
     #[arg(value_name = "HOST")]
     pub host: HostId,
-    /// Command and its arguments; a login shell when there is none
+    /// Command and its arguments; one word alone is a line for the host's shell; a login shell when there is none
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }

@@ -44,6 +44,7 @@ pub use status::{HostState, HostStatus, LabStatus};
 pub use up::up;
 
 use crate::{
+    host::quote,
     model::{ClusterName, HostId},
     spec::{Cluster, Driver},
 };
@@ -218,7 +219,7 @@ impl Lab {
 
     /// Runs words on a host as root on the caller's terminal, or a shell when there are none.
     ///
-    /// As with ssh itself, the host's shell reads the words, joined by blanks.
+    /// One word alone is a line for the host's shell, as with ssh itself; several arrive as they are.
     ///
     /// # Errors
     /// [`LabError::UnknownHost`], [`LabError::HostDown`], or [`LabError::System`] when ssh cannot be started.
@@ -227,7 +228,12 @@ impl Lab {
         if !self.is_running(&host.id) {
             return Err(LabError::HostDown { lab: self.name().clone(), host: host.id.clone() });
         }
-        let command = self.access().ssh(host.address).args(words.iter().cloned());
+        // ssh joins its words with blanks, and the host's shell parts them anew.
+        let words = match words {
+            [line] => vec![line.clone()],
+            words => words.iter().map(|word| quote::word(word)).collect(),
+        };
+        let command = self.access().ssh(host.address).args(words);
         network::inside(self.name(), || process::interactive(&command))
     }
 

@@ -10,7 +10,7 @@ use crate::model::{AbsPath, Difference, StorageId};
 /// What a pool's definition says, as far as stor sets it; what libvirt fills in by itself is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolDefinition {
-    /// `dir`, `netfs`, `iscsi` ...
+    /// `dir`, `netfs`, `iscsi`, `iscsi-direct` ...
     pub kind: String,
     /// Name.
     pub name: String,
@@ -26,6 +26,8 @@ pub struct PoolDefinition {
     pub source_device: Option<String>,
     /// Format of the source.
     pub source_format: Option<String>,
+    /// The name with which libvirt's own initiator logs in to the source.
+    pub source_initiator: Option<String>,
     /// How the source is logged in to: type, user, and what its secret is for.
     pub source_auth: Option<String>,
     /// Mount options (`fs:mount_opts`), sorted.
@@ -78,28 +80,57 @@ pub struct ChapLogin<'a> {
     pub usage: &'a str,
 }
 
-/// Writes the XML of a pool whose volumes are the LUNs of an iSCSI target. libvirt takes one portal.
+/// Bytes of a block of a LUN, as targets have it.
+pub const ISCSI_BLOCK: u64 = 512;
+
+/// Where a pool finds its LUNs. libvirt takes one portal.
+#[derive(Debug, Clone, Copy)]
+pub struct IscsiSource<'a> {
+    /// The portal's address.
+    pub address: &'a str,
+    /// The portal's TCP port.
+    pub port: u16,
+    /// The target's name.
+    pub target: &'a str,
+    /// The login, where the target wants one.
+    pub login: Option<ChapLogin<'a>>,
+}
+
+impl IscsiSource<'_> {
+    fn element(&self, initiator: Option<&str>) -> Element {
+        let auth = self.login.map(|login| {
+            let secret = Element::new("secret").with("usage", login.usage);
+            Element::new("auth").with("type", "chap").with("username", login.user).child(secret)
+        });
+        let initiator =
+            initiator.map(|name| Element::new("initiator").child(Element::new("iqn").with("name", name)));
+        Element::new("source")
+            .child(Element::new("host").with("name", self.address).with("port", self.port.to_string()))
+            .child(Element::new("device").with("path", self.target))
+            .extended(initiator)
+            .extended(auth)
+    }
+}
+
+/// Writes the XML of a pool whose volumes are the LUNs to which the host's kernel is logged in.
 #[must_use]
-pub fn iscsi_pool(
-    name: &StorageId,
-    (address, port): (&str, u16),
-    target: &str,
-    login: Option<ChapLogin<'_>>,
-) -> String {
-    let auth = login.map(|login| {
-        let secret = Element::new("secret").with("usage", login.usage);
-        Element::new("auth").with("type", "chap").with("username", login.user).child(secret)
-    });
-    let source = Element::new("source")
-        .child(Element::new("host").with("name", address).with("port", port.to_string()))
-        .child(Element::new("device").with("path", target))
-        .extended(auth);
+pub fn iscsi_pool(name: &StorageId, source: IscsiSource<'_>) -> String {
     let target = Element::new("target").child(Element::new("path").containing(ISCSI_PATH));
     Element::new("pool")
         .with("type", "iscsi")
         .child(Element::new("name").containing(name.as_str()))
-        .child(source)
+        .child(source.element(None))
         .child(target)
+        .render()
+}
+
+/// Writes the XML of a pool whose volumes are the LUNs as libvirt's own initiator sees them, which logs in to look and out again.
+#[must_use]
+pub fn iscsi_direct_pool(name: &StorageId, source: IscsiSource<'_>, initiator: &str) -> String {
+    Element::new("pool")
+        .with("type", "iscsi-direct")
+        .child(Element::new("name").containing(name.as_str()))
+        .child(source.element(Some(initiator)))
         .render()
 }
 
@@ -127,6 +158,10 @@ pub fn parse(text: &str) -> Result<PoolDefinition, LibvirtError> {
             .first("format")
             .and_then(|format| format.attribute("type"))
             .filter(|format| *format != "auto")
+            .map(str::to_owned),
+        source_initiator: source
+            .first("initiator")
+            .and_then(|initiator| initiator.first("iqn")?.attribute("name"))
             .map(str::to_owned),
         source_auth: source.first("auth").map(auth),
         mount_options: mount_options(&root),
@@ -188,6 +223,7 @@ impl PoolDefinition {
             ("source.dir", shown(&self.source_dir), shown(&observed.source_dir)),
             ("source.device", shown(&self.source_device), shown(&observed.source_device)),
             ("mount_options", self.mount_options.join(","), observed.mount_options.join(",")),
+            ("source.initiator", shown(&self.source_initiator), shown(&observed.source_initiator)),
             ("source.auth", shown(&self.source_auth), shown(&observed.source_auth)),
             ("source.format", shown(&self.source_format), shown(&observed.source_format)),
         ];

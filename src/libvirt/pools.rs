@@ -23,6 +23,8 @@ pub struct PoolSeen {
     pub definition: PoolDefinition,
     /// Target path.
     pub target: Option<AbsPath>,
+    /// The size that libvirt read last, in bytes.
+    pub capacity: Option<u64>,
 }
 
 impl Pools {
@@ -69,8 +71,10 @@ pub fn parse(answer: &Answer) -> Result<Pools, String> {
         let end = rest[at..].find("</pool>").ok_or("virsh printed half a pool")? + at + "</pool>".len();
         let pool = pool_xml::parse(&rest[at..end]).map_err(|error| error.to_string())?;
         let (active, autostart) = states.get(pool.name.as_str()).copied().unwrap_or_default();
+        let capacity = xml::parse(&rest[at..end], "a storage pool").map_err(|error| error.to_string())?;
+        let capacity = capacity.text_at("capacity").and_then(|bytes| bytes.parse().ok());
         let target = pool.target.as_ref().and_then(|path| AbsPath::new(path.as_str()).ok());
-        pools.0.insert(pool.name.clone(), PoolSeen { active, autostart, definition: pool, target });
+        pools.0.insert(pool.name.clone(), PoolSeen { active, autostart, definition: pool, target, capacity });
         rest = &rest[end..];
     }
     Ok(pools)

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    GuestStatus, HostStatus, ImageStatus, SeatStatus, Size, Status, StorageStatus, health, logged_in,
-    mounted, pools_query, sizes, sizes_on_server,
+    GuestStatus, HostStatus, ImageStatus, SeatStatus, Size, Status, StorageStatus, health, mounted,
+    pools_query, sizes, sizes_on_server, targets,
 };
 use crate::libvirt::{domstates, pools};
 use crate::model::{
@@ -72,10 +72,10 @@ fn host_status(seen: &Observations, host: &HostId, role: Role) -> HostStatus {
 fn storage_status(cluster: &Cluster, seen: &Observations, id: &StorageId) -> StorageStatus {
     let health = storage::backend(cluster, id).map(|backend| health(&*backend, seen));
     let directory = mounted(cluster).find(|(other, _)| *other == id).map(|(_, directory)| directory);
-    let sessions = logged_in(cluster).find(|(other, ..)| *other == id);
-    let seats = cluster.hypervisors().map(|host| match (&directory, &sessions) {
+    let target = targets(cluster).find(|(other, _)| *other == id).map(|(_, target)| target);
+    let seats = cluster.hypervisors().map(|host| match (&directory, &target) {
         (Some(directory), _) => seat(cluster, seen, &host.id, directory),
-        (None, Some((_, target, kernel))) => session_seat(cluster, seen, &host.id, (target, kernel)),
+        (None, Some(target)) => target_seat(cluster, seen, &host.id, target),
         (None, None) => {
             SeatStatus { host: host.id.clone(), mount: None, mounted: None, pool: None, unknown: None }
         }
@@ -119,31 +119,34 @@ fn pool_state(cluster: &Cluster, seen: &Observations, host: &HostId, pool: &str)
     })
 }
 
-/// A target to which the host's kernel should be logged in.
-fn session_seat(
-    cluster: &Cluster,
+/// A target: the sessions of the host's kernel, where it should have some, and libvirt's pool, where there is to be one.
+fn target_seat(cluster: &Cluster, seen: &Observations, host: &HostId, target: &LunTarget) -> SeatStatus {
+    let sessions = target.kernel.as_ref().map(|kernel| sessions(seen, host, target, kernel));
+    let pool = target.pool.as_ref().map(|pool| pool_state(cluster, seen, host, &pool.name));
+    let why = |known: Option<&Known<String>>| known.and_then(|known| known.as_ref().err()).cloned();
+    let unknown = sessions.as_ref().and_then(|known| known.as_ref().err()).cloned();
+    let unknown = unknown.or_else(|| why(pool.as_ref()));
+    let (mounted, mount) = sessions.and_then(Result::ok).unzip();
+    SeatStatus { host: host.clone(), mounted, mount, pool: pool.and_then(Result::ok), unknown }
+}
+
+/// Whether a host's kernel is logged in at every portal, and how that reads.
+fn sessions(
     seen: &Observations,
     host: &HostId,
-    (target, kernel): (&LunTarget, &KernelSessions),
-) -> SeatStatus {
-    let asked = lun_probe::sessions(target).ok_or_else(|| "it was not asked".to_owned());
-    let sessions = asked.and_then(|query| {
-        read(seen, host, &query, |answer| lun_probe::seen(answer).map_err(|why| why.to_string()))
+    target: &LunTarget,
+    kernel: &KernelSessions,
+) -> Known<(bool, String)> {
+    let query = lun_probe::sessions(target).ok_or_else(|| "it was not asked".to_owned())?;
+    let shown = read(seen, host, &query, |answer| lun_probe::seen(answer).map_err(|why| why.to_string()))?;
+    let state = |portal: &String| shown.sessions.get(portal).map_or("not logged in", String::as_str);
+    let each = kernel.portals.iter().map(|portal| match state(portal) {
+        "LOGGED_IN" => (true, format!("logged in at {portal}")),
+        "not logged in" => (false, format!("not logged in at {portal}")),
+        lost => (false, format!("session at {portal} lost ({lost})")),
     });
-    let state = sessions.map(|seen| {
-        let state = |portal: &String| seen.sessions.get(portal).map_or("not logged in", String::as_str);
-        let each = kernel.portals.iter().map(|portal| match state(portal) {
-            "LOGGED_IN" => (true, format!("logged in at {portal}")),
-            "not logged in" => (false, format!("not logged in at {portal}")),
-            lost => (false, format!("session at {portal} lost ({lost})")),
-        });
-        let (fine, texts): (Vec<bool>, Vec<String>) = each.unzip();
-        (fine.iter().all(|fine| *fine), texts.join(", "))
-    });
-    let pool = pool_state(cluster, seen, host, &kernel.pool);
-    let unknown = state.as_ref().err().or(pool.as_ref().err()).cloned();
-    let (mounted, mount) = state.ok().unzip();
-    SeatStatus { host: host.clone(), mounted, mount, pool: pool.ok(), unknown }
+    let (fine, texts): (Vec<bool>, Vec<String>) = each.unzip();
+    Ok((fine.iter().all(|fine| *fine), texts.join(", ")))
 }
 
 /// The size of an image as the first hypervisor shows it that has the right mount.

@@ -65,6 +65,17 @@ pub struct LunTarget {
     pub initiator: String,
     /// How the hypervisors' kernels reach it; `None` where QEMU's own client does.
     pub kernel: Option<KernelSessions>,
+    /// libvirt's pool of the LUNs.
+    pub pool: Option<LunPool>,
+}
+
+/// A libvirt pool whose volumes are LUNs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LunPool {
+    /// Its name.
+    pub name: String,
+    /// Where it has its volumes; `None` where they have no place on the host.
+    pub path: Option<AbsPath>,
 }
 
 /// A target to which hypervisors' kernels are logged in.
@@ -74,10 +85,6 @@ pub struct KernelSessions {
     pub portals: Vec<String>,
     /// The block device of each image, by the image's file name.
     pub devices: BTreeMap<String, AbsPath>,
-    /// The pool of the LUNs.
-    pub pool: String,
-    /// Where the pool has its volumes.
-    pub pool_path: AbsPath,
 }
 
 /// One LUN.

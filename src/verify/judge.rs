@@ -106,7 +106,7 @@ impl<'a> View<'a> {
         let mut cells = Vec::new();
         for host in &self.scope.hosts {
             let mounted = mount::mounted(self, directory, host);
-            let pool = mount::pool(self, (&directory.pool, &directory.path), host);
+            let pool = mount::pool(self, (&directory.pool, Some(&directory.path)), host);
             let explained = |check: Check| mount::explained(&mounted, check);
             let nonce = explained(share::nonce(self, host));
             let lock = share::lock(self, host);

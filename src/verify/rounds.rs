@@ -167,7 +167,7 @@ impl<'a> Rounds<'a> {
     /// Round 1.
     fn write(&mut self) {
         let mounted = self.mounted().map(|(_, directory)| directory.pool.as_str());
-        let of_luns = self.targets().filter_map(|(_, target)| Some(target.kernel.as_ref()?.pool.as_str()));
+        let of_luns = self.targets().filter_map(|(_, target)| Some(target.pool.as_ref()?.name.as_str()));
         let pools = pools::query(mounted.chain(of_luns));
         let writes = |host: &HostId| {
             let write = |(storage, directory): (&ScopedStorage, &MountedDirectory)| {

@@ -17,6 +17,7 @@ fn the_playbook_runs_and_the_target_is_guarded_mended_grown_and_given_back() {
     lab.write("playbook.yaml", BOOK);
     lab.lab(&["run", "playbook.yaml"]).exits(0).says(&["none lost, none doubled, one writer", "0 bytes"]);
 
+    assert_eq!(volumes(&lab, "kvm2"), ["unit:0:0:0", "unit:0:0:1"], "the first is tgt's controller");
     the_secret_is_nowhere_but_where_it_belongs(&lab);
     a_lun_is_added_and_a_secret_changed_while_the_guest_runs(&lab);
     who_is_not_named_is_refused(&lab);
@@ -35,6 +36,13 @@ fn the_playbook_runs_and_the_target_is_guarded_mended_grown_and_given_back() {
     assert!(!left.contains("san") && !left.contains("stor-e2e") && !left.contains("    stor"), "{left}");
     assert!(lab.on("store1", "ls /data/luns").contains("iscsi1.img"));
     assert!(!lab.on("kvm1", "virsh -q secret-list").contains("stor-e2e-iscsi"));
+    assert_eq!(lab.on("kvm1", "virsh -q pool-list --all").trim(), "");
+}
+
+/// What libvirt lists in the pool of the target.
+fn volumes(lab: &Lab, host: &str) -> Vec<String> {
+    let listed = lab.on(host, "virsh -q vol-list san");
+    listed.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
 fn the_secret_is_nowhere_but_where_it_belongs(lab: &Lab) {
@@ -79,6 +87,7 @@ fn a_lun_is_added_and_a_secret_changed_while_the_guest_runs(lab: &Lab) {
         assert_eq!(seen.trim(), "0\nwatched", "{host}");
     }
     lab.lab(&["plan", "--detailed-exitcode"]).exits(0);
+    assert_eq!(volumes(lab, "kvm1"), ["unit:0:0:0", "unit:0:0:1", "unit:0:0:2"]);
     lab.lab(&["migrate", "iscsi1", "--to", "kvm2"]).exits(0);
     lab.lab(&["migrate", "iscsi1", "--to", "kvm1"]).exits(0);
     std::fs::set_permissions(&secret, Permissions::from_mode(0o644)).expect("chmod");

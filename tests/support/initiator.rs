@@ -111,13 +111,12 @@ pub fn run(
         }
         ("systemctl", ["try-restart", "--", "[l]ibvirtd.service", ..]) => answer(0, ""),
         ("virsh", [.., "pool-capabilities"]) => {
-            let kind = if packages.contains("libvirt-daemon-driver-storage-iscsi") { "yes" } else { "no" };
-            answer(
-                0,
-                format!(
-                    "<storagepoolCapabilities>\n  <pool type='iscsi' supported='{kind}'>\n  </pool>\n</storagepoolCapabilities>\n"
-                ),
-            )
+            let pools = ["iscsi", "iscsi-direct"].map(|kind| {
+                let there = packages.contains(format!("libvirt-daemon-driver-storage-{kind}").as_str());
+                let supported = if there { "yes" } else { "no" };
+                format!("  <pool type='{kind}' supported='{supported}'>\n  </pool>\n")
+            });
+            answer(0, format!("<storagepoolCapabilities>\n{}</storagepoolCapabilities>\n", pools.concat()))
         }
         _ => return None,
     })

@@ -133,6 +133,10 @@ fn what_is_changed_by_hand_is_shown_and_mended(machines: &Machines) {
     let data = machines.on("kvm2", "ls /dev/disk/by-path/*-lun-7").trim().to_owned();
     let reserve = |word: &str| machines.on("kvm2", &format!("set -- {data} {word}\n{RESERVE}"));
     reserve("reserve");
+    assert!(
+        machines.on("store1", "ls /etc/rtslib-fb-target/pr").contains("aptpl_"),
+        "it would not outlive a boot"
+    );
     machines.stor(&["verify"]).exits(7).says(&["lun-reserved", "Write Exclusive, key 0xabc"]);
     reserve("clear");
     machines.stor(&["verify"]).exits(0);

@@ -6,5 +6,6 @@
 
 mod core;
 mod harness;
+mod iscsi_backing;
 mod iscsi_sessions;
 mod nfs;

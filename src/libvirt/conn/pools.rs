@@ -32,7 +32,8 @@ impl SshHypervisor {
     }
 
     /// Redefines a pool that differs. An active pool keeps its old definition until it is started again; a directory
-    /// pool is only libvirt's view of a directory, so that is done at once. Other kinds hold a mount or a session.
+    /// pool is only libvirt's view of a directory, one of kind `iscsi-direct` a list of LUNs, so that is done at once. Other kinds hold
+    /// a mount or a session.
     fn update_pool(&self, name: &str, pool: StoragePool, xml: &str) -> Result<StoragePool, LibvirtError> {
         let desired = pool_xml::parse(xml)?;
         let read = |flags| pool.xml_desc(flags).map_err(self.failed(format!("read pool {name}")));
@@ -46,7 +47,7 @@ impl SshHypervisor {
         };
         let active = pool.is_active().map_err(self.failed(format!("look at pool {name}")))?;
         if active && !desired.differences(&current).is_empty() {
-            if current.kind != "dir" {
+            if !["dir", "iscsi-direct"].contains(&current.kind.as_str()) {
                 let reason = format!(
                     "it is active with another definition, and stopping a {} pool would \
                      take its storage away from guests",

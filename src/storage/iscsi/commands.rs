@@ -22,6 +22,18 @@ use crate::storage::packages::Need;
 /// What a hypervisor needs for QEMU's own client.
 pub const DIRECT: Need =
     Need { debian: &["qemu-block-extra"], red_hat: &["qemu-block-iscsi"], suse: &["qemu-block-iscsi"] };
+/// libvirt's backend of `iscsi` pools, where it is a package of its own.
+pub const SESSION_POOL: Need = Need {
+    debian: &["libvirt-daemon-driver-storage-iscsi"],
+    red_hat: &["libvirt-daemon-driver-storage-iscsi"],
+    suse: &["libvirt-daemon-driver-storage-iscsi"],
+};
+/// Likewise of `iscsi-direct` pools.
+pub const DIRECT_POOL: Need = Need {
+    debian: &["libvirt-daemon-driver-storage-iscsi-direct"],
+    red_hat: &["libvirt-daemon-driver-storage-iscsi-direct"],
+    suse: &["libvirt-daemon-driver-storage-iscsi-direct"],
+};
 /// The name space of the identifiers that stor gives to LUNs (UUID version 5, RFC 9562 section 5.5); chosen once at random.
 const NAMESPACE: Uuid = Uuid::from_u128(0x8a3e_51d6_7f0b_4c29_b5e1_0d94_c6f2_3a17);
 

@@ -3,13 +3,14 @@
 //! Imports `spec`, `model`, `facts` and `commands`. The order: `software` (which program offers the target), `server` (what
 //! stands in the way), `backing` (what is behind the LUNs), `tgt` (account, configuration, target) or `lio` (the kernel's target), then
 //! the hypervisors: `clients` where QEMU logs in itself (packages, CHAP secret), `sessions` where their kernels do (the
-//! initiator, its sessions, the pool).
+//! initiator, its sessions); `pool` has libvirt's pool of both.
 
 mod backing;
 mod boot;
 mod clients;
 mod initiators;
 mod lio;
+mod pool;
 mod server;
 mod sessions;
 mod software;
@@ -55,7 +56,7 @@ pub(super) fn plan(subject: Subject<'_>) -> Proposal {
     let mut out = Proposal { findings: advice(&subject), ..Proposal::default() };
     let service = server::plan(&subject, &mut out);
     planning::hypervisors(&subject, service, out, |host, out| match subject.spec.access {
-        IscsiAccess::Direct => clients::plan(&subject, host, out),
+        IscsiAccess::Direct => clients::plan(&subject, host, service, out),
         IscsiAccess::Session => sessions::plan(&subject, host, service, out),
     })
 }
@@ -125,8 +126,9 @@ pub(super) fn claims(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec, host: 
     claims.extend(boot::claims(cluster, id, spec, host));
     if cluster.is_hypervisor(host) {
         claims.extend(clients::chap(cluster, id, spec).map(|chap| chap.claim()));
+        claims.extend(pool::kind(spec).map(|_| crate::storage::pool::claim(id)));
         if spec.access == IscsiAccess::Session {
-            claims.extend(sessions::claims(cluster, id, spec));
+            claims.push(sessions::claim(cluster, id, spec));
         }
     }
     claims

@@ -6,7 +6,7 @@ use super::commands::{self, open_iscsi};
 use super::spec::{IscsiAccess, IscsiSpec, LunSpec, Portal};
 use crate::model::StorageId;
 use crate::spec::Cluster;
-use crate::storage::probe::{Client, KernelSessions, Login, Lun, LunTarget, Probe, Way};
+use crate::storage::probe::{Client, KernelSessions, Login, Lun, LunPool, LunTarget, Probe, Way};
 
 /// Describes how a target's LUNs are proved.
 #[must_use]
@@ -33,6 +33,7 @@ pub fn describe(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Probe {
         initiators: hosts.collect(),
         initiator: commands::host_initiator(&cluster.name, spec, None),
         kernel: (spec.access == IscsiAccess::Session).then(|| kernel(cluster, id, spec)),
+        pool: pool(id, spec),
     };
     let allowed = commands::clients(cluster, spec).into_iter().collect();
     Probe {
@@ -48,7 +49,14 @@ fn kernel(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> KernelSessions
     KernelSessions {
         portals: commands::portals(cluster, spec).iter().map(Portal::to_string).collect(),
         devices: spec.luns.iter().map(device).collect(),
-        pool: id.to_string(),
-        pool_path: open_iscsi::pool_path(),
     }
+}
+
+fn pool(id: &StorageId, spec: &IscsiSpec) -> Option<LunPool> {
+    let path = match spec.access {
+        IscsiAccess::Session => Some(open_iscsi::pool_path()),
+        IscsiAccess::Direct if spec.pool => None,
+        IscsiAccess::Direct => return None,
+    };
+    Some(LunPool { name: id.to_string(), path })
 }

@@ -41,6 +41,8 @@ pub struct IscsiSpec {
     pub chap: Option<ChapSpec>,
     /// How hypervisors reach it.
     pub access: IscsiAccess,
+    /// Whether libvirt has a pool of its LUNs where QEMU reaches it itself. Where the kernel is logged in it always has.
+    pub pool: bool,
     /// Which server offers it.
     pub provider: IscsiProvider,
     /// Where the server listens.
@@ -99,7 +101,7 @@ pub struct ChapSpec {
 pub enum IscsiAccess {
     /// The kernel's initiator logs in, and libvirt has a pool of its LUNs.
     Session,
-    /// QEMU's own client (libiscsi) reaches it; there is no session and no pool.
+    /// QEMU's own client (libiscsi) reaches it; there is no session, and a pool only if the file wants one.
     Direct,
 }
 
@@ -132,9 +134,13 @@ pub struct RawIscsi {
     #[schemars(extend("x-default" = "their address is enough"))]
     pub chap: Option<RawChap>,
     /// How hypervisors reach it: `session` (their kernels log in with open-iscsi, the LUNs are block devices and a libvirt pool)
-    /// or `direct` (QEMU's libiscsi, no session, no pool).
+    /// or `direct` (QEMU's libiscsi, no session).
     #[schemars(extend("default" = "session"))]
     pub access: Option<At<IscsiAccess>>,
+    /// With `direct`: whether libvirt gets a pool of kind `iscsi-direct`, which lists the LUNs (`virsh vol-list`). Guests do not need
+    /// it. With `session` there always is one.
+    #[schemars(extend("x-default" = "false with `direct`"))]
+    pub pool: Option<At<bool>>,
     /// Which server offers it: `tgt`, `lio` (the kernel's) or `auto`: the one that has it already, else the kernel's where there is one.
     /// Another word here lets the target pass to the other server while nobody uses it.
     #[schemars(extend("default" = "auto"))]
@@ -192,6 +198,7 @@ impl RawIscsi {
             luns: luns?,
             chap: chap?,
             access,
+            pool: self.pool.is_some_and(|at| at.value),
             provider: self.provider.map_or(IscsiProvider::Auto, |at| at.value),
             portals: portals?,
             allow: allow.into_iter().flatten().map(|address| address.to_string()).collect(),
@@ -200,6 +207,10 @@ impl RawIscsi {
 
     /// What this stor cannot set up is said here, before anything is planned with it.
     fn refuse_unsupported(&self, id: &StorageId, access: IscsiAccess, declared: &mut Declared<'_>) {
+        if let Some(without) = self.pool.filter(|at| !at.value && access == IscsiAccess::Session) {
+            let message = format!("storage {id}: pool: with access: session there always is one");
+            problem(declared, without.place, message, "remove the key");
+        }
         if self.provider.is_some_and(|at| at.value == IscsiProvider::Lio) {
             return;
         }

@@ -12,15 +12,17 @@ pub(super) fn cells(view: &View<'_>, target: &LunTarget) -> Vec<Cell> {
     let mut cells = Vec::new();
     let none = |kind, why: &str| Check::new(kind, Verdict::NotApplicable, why);
     for host in &view.scope.hosts {
-        let (mounted, pool, lock) = match &target.kernel {
+        let pool = match &target.pool {
+            None => none(CheckKind::Pool, "QEMU reaches the LUN itself"),
+            Some(pool) => mount::pool(view, (&pool.name, pool.path.as_ref()), host),
+        };
+        let (mounted, lock) = match &target.kernel {
             None => (
                 none(CheckKind::Mounted, "QEMU reaches the LUN itself"),
-                none(CheckKind::Pool, "QEMU reaches the LUN itself"),
                 none(CheckKind::Lock, "QEMU's iSCSI client takes no locks"),
             ),
             Some(kernel) => (
                 logged_in(view, target, kernel, host),
-                mount::pool(view, (&kernel.pool, &kernel.pool_path), host),
                 none(CheckKind::Lock, "locks on a block device hold on one host only"),
             ),
         };

@@ -72,7 +72,7 @@ pub(super) fn explained(mounted: &Check, mut check: Check) -> Check {
 }
 
 /// The pool is active and has its volumes at the path.
-pub(super) fn pool(view: &View<'_>, (name, path): (&str, &AbsPath), host: &HostId) -> Check {
+pub(super) fn pool(view: &View<'_>, (name, path): (&str, Option<&AbsPath>), host: &HostId) -> Check {
     const KIND: CheckKind = CheckKind::Pool;
     let Some(seen) = view.host(host) else { return view.uncovered(KIND, host) };
     let pools = match &seen.pools {
@@ -94,16 +94,21 @@ pub(super) fn pool(view: &View<'_>, (name, path): (&str, &AbsPath), host: &HostI
     match pools.get(name) {
         None => wrong(FindingCode::PoolInactive, format!("host {host}: libvirt has no pool {name}"))
             .remedy("run `stor apply`"),
-        Some(pool) if pool.target.as_ref() != Some(path) => {
-            let target = pool.target.as_ref().map_or("no path", |path| path.as_str());
-            wrong(FindingCode::PoolWrongPath, format!("host {host}: pool {name} lies at {target}"))
-                .evidence([format!("expected {path}")])
+        Some(pool) if path.is_some_and(|path| pool.target.as_ref() != Some(path)) => {
+            let shown =
+                |path: Option<&AbsPath>| path.map_or_else(|| "no path".to_owned(), AbsPath::to_string);
+            let message = format!("host {host}: pool {name} lies at {}", shown(pool.target.as_ref()));
+            wrong(FindingCode::PoolWrongPath, message)
+                .evidence([format!("expected {}", shown(path))])
                 .remedy("run `stor apply`")
         }
         Some(pool) if !pool.active => {
             wrong(FindingCode::PoolInactive, format!("host {host}: pool {name} is not active"))
                 .remedy(format!("run `stor apply`, or on host {host}: `virsh pool-start {name}`"))
         }
-        Some(_) => Check::new(KIND, Verdict::Pass, format!("pool {name} active at {path}")),
+        Some(_) => {
+            let at = path.map(|path| format!(" at {path}")).unwrap_or_default();
+            Check::new(KIND, Verdict::Pass, format!("pool {name} active{at}"))
+        }
     }
 }

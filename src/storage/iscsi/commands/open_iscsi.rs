@@ -18,8 +18,6 @@ pub const CLIENT: Need =
 /// What joins several ways to one LUN.
 pub const MULTIPATH: Need =
     Need { debian: &["multipath-tools"], red_hat: &["device-mapper-multipath"], suse: &["multipath-tools"] };
-/// libvirt's backend of `iscsi` pools, where it is a package of its own.
-pub const POOL: &str = "libvirt-daemon-driver-storage-iscsi";
 
 const SHOW: &str = include_str!("open_iscsi/show.sh");
 const RECORD: &str = include_str!("open_iscsi/record.sh");

@@ -1,10 +1,9 @@
 //! What a hypervisor's own initiator shows of a target: records, sessions, the disks behind them. Pure.
 //!
-//! Imports `model`, `libvirt` (readers) and the shared queries of `storage`. What follows is decided in `plan::sessions`.
+//! Imports `model` and the shared queries of `storage`. What follows is decided in `plan::sessions`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::libvirt::pools;
 use crate::model::{HostId, Observations, Stamp, StorageId, Unknown};
 use crate::spec::Cluster;
 use crate::storage::iscsi::commands::open_iscsi;
@@ -27,8 +26,6 @@ pub struct Initiator {
     pub paths: BTreeMap<String, String>,
     /// The stamp of the secret in the records.
     pub stamp: Option<Stamp>,
-    /// Whether libvirt has the backend of `iscsi` pools; `None` when it did not tell.
-    pub has_pools: Option<bool>,
 }
 
 /// What open-iscsi keeps of a target at one portal.
@@ -132,8 +129,6 @@ pub fn observed(
     }
     initiator.records = read_records(&records.stdout);
     initiator.stamp = Stamp::parse(&answer(stamp_file::query(&cluster.name, id, GivenTo::Node))?.stdout);
-    // Older daemons, and one that is just starting, do not tell; then the pool's own step does.
-    initiator.has_pools = answer(pools::capabilities()).ok().and_then(|told| pools::supports(told, "iscsi"));
     Ok(initiator)
 }
 

@@ -5,9 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use super::Subject;
 use super::clients::chap;
-use crate::libvirt::{pool_xml, pools, secrets};
+use super::{Subject, pool as pool_of_luns};
 use crate::model::{
     AbsPath, Blocked, Command, Difference, Effect, Finding, FindingCode, HostId, Observations, Owned,
     OwnedKind, Proposal, Query, ResourceId, ResourceKind, Risk, Secret, Severity, Step, StorageId, Wave,
@@ -20,15 +19,13 @@ use crate::storage::iscsi::spec::{IscsiSpec, LunSpec, Portal};
 use crate::storage::mount_unit;
 use crate::storage::packages::{self, Family, Need};
 use crate::storage::planning::{self, Service, Stop, refuse};
-use crate::storage::pool::{self, Pool};
+use crate::storage::pool::Pool;
 use crate::storage::stamp_file::{self, GivenTo};
 
 const FAMILIES: [Option<Family>; 2] = [Some(Family::Debian), Some(Family::RedHat)];
-const POOL: Need =
-    Need { debian: &[open_iscsi::POOL], red_hat: &[open_iscsi::POOL], suse: &[open_iscsi::POOL] };
 
 /// All packages that may be needed.
-const NEEDS: &[Need] = &[open_iscsi::CLIENT, open_iscsi::MULTIPATH, POOL];
+const NEEDS: &[Need] = &[open_iscsi::CLIENT, open_iscsi::MULTIPATH, commands::SESSION_POOL];
 
 /// Everything that planning for a hypervisor wants answered.
 pub(super) fn queries(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Vec<Query> {
@@ -39,18 +36,13 @@ pub(super) fn queries(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Ve
         open_iscsi::sessions(cluster, id, spec),
         open_iscsi::records(spec),
         stamp_file::query(&cluster.name, id, GivenTo::Node),
-        pools::capabilities(),
-        pool::query(id),
     ]);
+    queries.extend(pool_of_luns::queries(id, spec));
     queries
 }
 
-/// What the record of a hypervisor holds.
-pub(super) fn claims(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> [Owned; 2] {
-    [session(cluster, id, spec), pool::claim(id)]
-}
-
-fn session(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Owned {
+/// The target's sessions as the record of a hypervisor keeps them.
+pub(super) fn claim(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec) -> Owned {
     let portals: Vec<String> = commands::portals(cluster, spec).iter().map(Portal::to_string).collect();
     let devices: Vec<String> =
         spec.luns.iter().map(|lun| open_iscsi::device(cluster, id, spec, lun).to_string()).collect();
@@ -154,7 +146,7 @@ impl<'a> Client<'a> {
 
     fn owning(&self, step: Step) -> Step {
         let Subject { cluster, id, spec, .. } = *self.subject;
-        step.owning(session(cluster, id, spec))
+        step.owning(claim(cluster, id, spec))
     }
 
     /// Plans name, packages and service; refuses what is somebody else's first.
@@ -170,16 +162,14 @@ impl<'a> Client<'a> {
         }
         let mut wanted = vec![open_iscsi::CLIENT];
         wanted.extend((self.portals.len() > 1).then_some(open_iscsi::MULTIPATH));
-        let loads = self.shown.has_pools == Some(false);
-        wanted.extend(loads.then_some(POOL));
+        let kind = pool_of_luns::kind(self.subject.spec).filter(|kind| kind.is_missing(self.seen(), host));
+        wanted.extend(kind.map(|kind| kind.package));
         let (family, missing) = packages::missing_among(self.seen(), host, NEEDS, &wanted)?;
         steps.extend(packages::step(Wave::ClientPrerequisites, host, self.subject.id, family, &missing));
-        if loads {
-            let title = "have libvirt load its backend of iSCSI pools".to_owned();
-            let why = Difference::new("libvirt.pools.iscsi", "supported", "not supported");
-            let effect = Effect::Run(vec![open_iscsi::reload_libvirt()]);
-            steps.push(self.step(Wave::ClientPrerequisites, title, effect).because(why));
-        }
+        steps.extend(kind.map(|kind| {
+            let (title, why, effect) = kind.load();
+            self.step(Wave::ClientPrerequisites, title, effect).because(why)
+        }));
         self.service(family, steps)
     }
 
@@ -369,12 +359,8 @@ impl<'a> Client<'a> {
 
     /// Plans the pool. One that is active over another portal or secret is left alone: stopping it would log out under guests.
     fn pool(&self, steps: &mut Vec<Step>) -> Result<(), Stop> {
-        let Subject { cluster, id, spec, seen } = *self.subject;
-        let portal = commands::portal(cluster, spec);
-        let usage = secrets::usage(&cluster.name, id);
-        let user = spec.chap.as_ref().map(|chap| chap.user.to_string());
-        let login = user.as_deref().map(|user| pool_xml::ChapLogin { user, usage: &usage });
-        let xml = pool_xml::iscsi_pool(id, (&portal.address, portal.port), spec.iqn.as_str(), login);
+        let Subject { cluster, id, seen, .. } = *self.subject;
+        let xml = pool_of_luns::xml(self.subject, self.host);
         let pool = Pool { cluster, id, seen, host: self.host, xml: &xml };
         let shown = pool.shown()?;
         if let Some(shown) = shown.as_ref().filter(|shown| shown.active)

@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::{Answer, StorageId};
 use crate::storage::lun_probe;
-use crate::storage::probe::{ClientAnswer, Identity, Lun, Probe, Way};
+use crate::storage::probe::{ClientAnswer, Identity, KernelSessions, Lun, LunPool, Probe, Way};
 use crate::verify::evidence::{Evidence, HostEvidence, Scope, ScopedStorage, Sized};
 use crate::verify::judge::judge;
 use crate::verify::matrix::Matrix;
@@ -38,6 +38,7 @@ fn target() -> LunTarget {
         initiators: std::collections::BTreeMap::new(),
         initiator: "iqn.2026-01.lab.stor:stor".to_owned(),
         kernel: None,
+        pool: None,
     }
 }
 
@@ -161,12 +162,10 @@ fn kernel_target() -> LunTarget {
     let mut target = target();
     target.luns.get_mut("web1.img").unwrap().serial = OF_DEVICE.to_owned();
     let devices = ["web1.img", "nope.img", "other.img"].map(|file| (file.to_owned(), path(file)));
-    target.kernel = Some(KernelSessions {
-        portals: vec!["10.78.0.11:3260".to_owned()],
-        devices: devices.into(),
-        pool: "san".to_owned(),
-        pool_path: crate::model::AbsPath::new("/dev/disk/by-path").unwrap(),
-    });
+    target.kernel =
+        Some(KernelSessions { portals: vec!["10.78.0.11:3260".to_owned()], devices: devices.into() });
+    let path = crate::model::AbsPath::new("/dev/disk/by-path").unwrap();
+    target.pool = Some(LunPool { name: "san".to_owned(), path: Some(path) });
     target
 }
 

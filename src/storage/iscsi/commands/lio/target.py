@@ -45,6 +45,17 @@ def save(root, iqn, names):
     os.fsync(descriptor)
     os.close(descriptor)
 
+def reservations(root):
+    """Where the kernel keeps persistent reservations. It does not make the directory, and refuses every registration without it."""
+    return os.path.join(root.dbroot, 'pr')
+
+def delete(root, item):
+    """Takes away an object with the reservations of its LUN."""
+    kept = os.path.join(reservations(root), 'aptpl_' + item.wwn)
+    item.delete()
+    if os.path.exists(kept):
+        os.remove(kept)
+
 def same(item, lun):
     """Whether an object is the one that is wanted, but for the size of a file."""
     return (item.is_configured() and item.plugin == lun['plugin'] and item.udev_path == lun['path'] and not item.write_back
@@ -91,7 +102,7 @@ def behind(lun):
     except RTSLibError:
         return None  # a killed run left it half made
 
-def offer_luns(tpg, made, removed):
+def offer_luns(root, tpg, made, removed):
     present = {lun.lun: lun for lun in tpg.luns}
     for number, lun in present.items():
         item = behind(lun)
@@ -99,7 +110,7 @@ def offer_luns(tpg, made, removed):
         if item is None or wanted is None or item.name != wanted.name:
             lun.delete()
             if item is not None and wanted is None and item.name in removed:
-                item.delete()
+                delete(root, item)
     present = {lun.lun for lun in tpg.luns}
     for number, item in made.items():
         if number not in present:
@@ -142,7 +153,8 @@ def offer(wanted):
         if int(tpg.get_attribute(name)) != value:
             tpg.set_attribute(name, value)
     removed = set(wanted['removed'])
-    offer_luns(tpg, backing_objects(root, target, wanted), removed)
+    os.makedirs(reservations(root), 0o700, exist_ok=True)
+    offer_luns(root, tpg, backing_objects(root, target, wanted), removed)
     for initiator in wanted['initiators']:
         admit(tpg, initiator, wanted, secret)
     for acl in list(tpg.node_acls):
@@ -168,7 +180,7 @@ def forget(iqn, names):
         target.delete()
     for item in list(root.storage_objects):
         if item.name in names:
-            item.delete()
+            delete(root, item)
     save(root, iqn, names)
 
 try:

@@ -23,15 +23,17 @@ done
         for holder in "$disk"/holders/*; do
             [ -d "$holder" ] || continue
             case $(cat "$holder/dm/uuid" 2>/dev/null) in
-            mpath-*) maps="$maps $(cat "$holder/dm/name")" ;;
+            mpath-*) maps="$maps $(cat "$holder/dm/name")=/dev/$name" ;;
             *) echo "/dev/$name is in use by ${holder##*/}" >&2; exit 1 ;;
             esac
         done
     done
 done
 command -v iscsiadm >/dev/null || exit 0
-for map in $(printf '%s\n' $maps | sort -u); do
-    multipath -f "$map" || exit 1
+# Each map with one of its disks, whose WWID multipath was told to join (attach).
+for map in $(printf '%s\n' $maps | sort -u -t= -k1,1); do
+    multipath -f "${map%=*}" || exit 1
+    multipath -w "${map##*=}" >/dev/null || exit 1
 done
 # 21: there is no such session, or no such record (ISCSI_ERR_NO_OBJS_FOUND)
 quietly() {
