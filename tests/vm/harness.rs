@@ -166,7 +166,7 @@ impl Machines {
         command.env("STOR_FILE", self.file()).env("XDG_STATE_HOME", self.dir.path().join("state"));
         let begun = Instant::now();
         let ended = run(&mut command);
-        println!("{:4} s  stor {}", begun.elapsed().as_secs(), args.join(" "));
+        println!("{:4} s  stor {}\n{}", begun.elapsed().as_secs(), args.join(" "), ended.stdout);
         ended
     }
 
