@@ -11,7 +11,9 @@ use stor::execute::execute;
 use stor::host::quote;
 use stor::libvirt::fake::FakePool;
 use stor::libvirt::{pool_xml, pools};
-use stor::model::{Answer, Cancel, Effect, FileContent, Risk, Secret, SecretRef, Secrets, Stdin};
+use stor::model::{
+    Answer, Cancel, Effect, FileContent, FindingCode, Risk, Secret, SecretRef, Secrets, Stdin,
+};
 use stor::plan::{Plan, plan, queries, script};
 use stor::spec::Cluster;
 use support::tgt::{Daemon, Target};
@@ -163,7 +165,11 @@ fn another_secret_is_given_to_both_sides_while_guests_run() {
     let values =
         BTreeMap::from([(SecretRef::Env("STOR_CHAP".to_owned()), Secret::new("another-4711-canary"))]);
     let rotated = Cluster { secrets: Secrets::new(values, uuid::Uuid::from_u128(8)), ..file(LUN, CHAP) };
-    insta::assert_snapshot!(show(&plan_for(&world, &rotated), &["store1", "kvm1"]));
+    let plan = plan_for(&world, &rotated);
+    insta::assert_snapshot!(show(&plan, &["store1", "kvm1"]));
+    let warned =
+        |plan: &Plan| plan.findings.iter().any(|finding| finding.code == FindingCode::SecretOutdated);
+    assert!(warned(&plan) && !warned(&plan_for(&world, &first)));
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use stor::execute::execute;
 use stor::host::quote;
 use stor::model::{Cancel, Effect, Risk, Secret, SecretRef, Secrets, Stdin};
@@ -119,8 +119,11 @@ fn a_saved_file_of_a_real_server_is_read_as_what_it_offers() {
     assert!(target.open);
     assert_eq!(target.portals, BTreeSet::from([Portal { address: "10.78.0.11".to_owned(), port: 3260 }]));
     assert_eq!(target.luns, BTreeMap::from([(0, "web1".to_owned()), (1, "web2".to_owned())]));
-    let kvm1 =
-        Initiator { user: Some("kvm1".to_owned()), luns: BTreeMap::from([(0, 0), (1, 1)]), session: false };
+    let kvm1 = Initiator {
+        user: Some("kvm1".to_owned()),
+        luns: BTreeMap::from([(0, 0), (1, 1)]),
+        ..Initiator::default()
+    };
     assert_eq!(target.initiators["iqn.2026-01.example.stor:kvm1"], kvm1);
     let web1 = &config.objects["web1"];
     assert_eq!((web1.plugin.as_str(), web1.path.as_str()), ("fileio", "/srv/iscsi/web1.img"));
@@ -167,6 +170,27 @@ fn another_secret_is_given_while_guests_run() {
     let rotated = file_with(&["kvm1", "kvm2"], LUN, CHAP, "another-4711-canary");
     insta::assert_snapshot!(show(&plan_for(&world, &rotated)));
     run(&world, &rotated);
+}
+
+#[test]
+fn a_secret_that_somebody_changed_on_the_target_is_given_anew() {
+    let file = file(LUN, CHAP);
+    let world = applied(&file);
+    kernel(&world, |kernel| {
+        let acls =
+            |config: &mut Value| config["tpgs"][0]["node_acls"][0]["chap_password"] = "by-hand-4711".into();
+        kernel.targets.values_mut().for_each(acls);
+    });
+    let shown = show(&plan_for(&world, &file));
+    assert!(shown.contains("let in with another secret -> let in") && !shown.contains("by-hand"), "{shown}");
+    run(&world, &file);
+    let left = plan_for(&world, &file);
+    assert!(left.is_empty(), "{}", show(&left));
+    // What the next boot would bring back counts, too.
+    kernel(&world, |kernel| {
+        kernel.saved["targets"][0]["tpgs"][0]["node_acls"][0]["chap_password"] = "by-hand-4711".into();
+    });
+    assert!(show(&plan_for(&world, &file)).contains("target.san.saved: otherwise, or not at all"));
 }
 
 #[test]

@@ -59,6 +59,7 @@ pub enum FindingCode {
     MultipathBypassed,
     NotLoggedIn,
     SessionLost,
+    SecretOutdated,
     ExportOpen,
     StaleHandle,
     DataNotOwned,

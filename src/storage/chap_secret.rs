@@ -122,6 +122,14 @@ impl ChapSecret<'_> {
         }))
     }
 
+    /// Whether the value that a hypervisor's libvirt has is another one than that of now.
+    #[must_use]
+    pub fn is_outdated(&self, host: &HostId, seen: &Observations) -> bool {
+        let value = self.cluster.secrets.get(self.reference);
+        let stamp = self.stamp(host, seen).ok().flatten();
+        value.zip(stamp).is_some_and(|(value, stamp)| !stamp.fits(value))
+    }
+
     /// The stamp of the value that was set last; `None` when there is none that can be read.
     fn stamp(&self, host: &HostId, seen: &Observations) -> Result<Option<Stamp>, Stop> {
         let answer = seen.answer(host, &self.stamp_query())?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use stor::host::fake::{Files, answer, failure};
-use stor::model::{Answer, Command, HostId, Stdin};
+use stor::model::{Answer, Command, HostId, Secret, Stamp, Stdin};
 
 use super::path;
 use super::tools::size;
@@ -52,7 +52,7 @@ pub fn run(
     let installed = packages.contains("targetcli-fb");
     Some(match (command.program, args.as_slice()) {
         ("python3", ["-c", _]) if !installed => answer(0, "{}\n"),
-        ("python3", ["-c", _]) => answer(0, shown(kernels.entry(host.clone()).or_default())),
+        ("python3", ["-c", _]) => answer(0, shown(kernels.entry(host.clone()).or_default(), files)),
         ("python3", ["-c", _, "offer", wanted]) => {
             let secret = match &command.stdin {
                 Stdin::Secret(secret) => Some(secret.reveal().trim_end().to_owned()),
@@ -90,10 +90,20 @@ pub fn run(
     })
 }
 
-fn shown(kernel: &Kernel) -> String {
+fn shown(kernel: &Kernel, files: &Files) -> String {
     let (mut now, mut saved) = (kernel.config(), kernel.saved.clone());
+    let noted: Vec<(String, Stamp)> = files
+        .iter()
+        .filter(|(path, _)| path.as_str().ends_with(".target-stamp"))
+        .filter_map(|(path, file)| {
+            Some((path.to_string(), Stamp::parse(&String::from_utf8_lossy(&file.content))?))
+        })
+        .collect();
     for acl in acls(&mut saved).into_iter().chain(acls(&mut now)) {
-        acl.as_object_mut().unwrap().remove("chap_password");
+        let secret = acl.as_object_mut().unwrap().remove("chap_password");
+        let secret = Secret::new(secret.as_ref().and_then(Value::as_str).unwrap_or_default());
+        let fitting = noted.iter().filter(|(_, stamp)| stamp.fits(&secret)).map(|(path, _)| path);
+        acl["stamps"] = fitting.cloned().collect::<Vec<_>>().into();
     }
     let all: BTreeSet<&String> = kernel.sessions.values().flatten().collect();
     for acl in acls(&mut now) {

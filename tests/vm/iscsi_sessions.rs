@@ -147,7 +147,12 @@ fn what_is_changed_by_hand_is_shown_and_mended(machines: &Machines) {
     );
     machines.stor(&["verify"]).exits(7).says(&["not-logged-in", "pool-inactive"]);
     machines.stor(&["migrate", "web1", "--to", "kvm2", "--dry-run"]).exits(8);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(4).says(&["log in to target", "startup: manual"]);
+    machines.on("store1", &format!("for acl in /sys/kernel/config/target/iscsi/{IQN}/tpgt_1/acls/*; do echo by-hand-4711 >$acl/auth/password; done"));
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(4).says(&[
+        "log in to target",
+        "startup: manual",
+        "let in with another secret",
+    ]);
     machines.stor(&["apply", "--yes"]).exits(0);
     machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
 }
@@ -187,6 +192,32 @@ fn a_guest_goes_on_when_one_of_two_portals_is_lost() {
     let beats = machines.heartbeat("store1", WEB1);
     assert!(beats.is_intact() && beats.boots.len() == 1, "{beats}: {:?}", beats.faults);
     machines.on("kvm2", "virsh -q destroy web1");
+    machines.stor(&["destroy", "--yes"]).exits(0);
+    before.are_those_of(&machines);
+}
+
+#[test]
+#[ignore = "needs virtual machines: make test-vm"]
+fn luns_of_tgt_are_devices_of_hosts_by_their_path() {
+    let machines = Machines::fresh(&with_sessions().replace("provider: lio", "provider: tgt"));
+    let before = Traces::of(&machines);
+    machines.stor(&["apply", "--yes"]).exits(0).says(&["every hypervisor reaches the same images"]);
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    assert!(machines.on("store1", "tgtadm --lld iscsi --op show --mode target").contains(IQN));
+    machines.stor(&["start", "web1"]).exits(0);
+    let xml = machines.on("kvm1", "virsh dumpxml web1");
+    assert!(xml.contains(&format!("/dev/disk/by-path/ip-10.78.0.11:3260-iscsi-{IQN}-lun-1")), "{xml}");
+    machines.beats_on("store1", WEB1, 3);
+    machines.stor(&["migrate", "web1", "--to", "kvm2"]).exits(0).says(&["0 bytes"]);
+    machines.beats_on("store1", WEB1, 3);
+
+    machines.reboot("store1");
+    machines.beats_on("store1", WEB1, 3);
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.stor(&["migrate", "web1", "--to", "kvm1"]).exits(0);
+    let beats = machines.heartbeat("store1", WEB1);
+    assert!(beats.is_intact() && beats.boots.len() == 1, "{beats}: {:?}", beats.faults);
+    machines.on("kvm1", "virsh -q destroy web1");
     machines.stor(&["destroy", "--yes"]).exits(0);
     before.are_those_of(&machines);
 }

@@ -55,10 +55,23 @@ impl Subject<'_> {
 pub(super) fn plan(subject: Subject<'_>) -> Proposal {
     let mut out = Proposal { findings: advice(&subject), ..Proposal::default() };
     let service = server::plan(&subject, &mut out);
-    planning::hypervisors(&subject, service, out, |host, out| match subject.spec.access {
+    let mut out = planning::hypervisors(&subject, service, out, |host, out| match subject.spec.access {
         IscsiAccess::Direct => clients::plan(&subject, host, service, out),
         IscsiAccess::Session => sessions::plan(&subject, host, service, out),
-    })
+    });
+    out.findings.extend(outdated(&subject));
+    out
+}
+
+/// QEMU logs in again with the secret that it began with.
+fn outdated(subject: &Subject<'_>) -> Option<Finding> {
+    let Subject { cluster, id, spec, seen } = *subject;
+    let chap = clients::chap(cluster, id, spec).filter(|_| spec.access == IscsiAccess::Direct)?;
+    cluster.hypervisors().find(|host| chap.is_outdated(&host.id, seen))?;
+    let message =
+        "guests that run keep the old CHAP secret, and lose their disk when their connection breaks";
+    let finding = Finding::new(Severity::Warning, FindingCode::SecretOutdated, subject.target(), message);
+    Some(finding.remedy("move each of them once (`stor migrate`) after this"))
 }
 
 fn advice(subject: &Subject<'_>) -> Vec<Finding> {

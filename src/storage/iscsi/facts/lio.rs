@@ -67,10 +67,20 @@ pub struct LioTarget {
 pub struct Initiator {
     /// Its CHAP user.
     pub user: Option<String>,
+    /// The stamps of stor's that fit its CHAP secret, by their paths.
+    pub stamps: BTreeSet<String>,
     /// LUNs that it sees: its number for each, and the target's.
     pub luns: BTreeMap<u32, u32>,
     /// Whether it is logged in now.
     pub session: bool,
+}
+
+impl Initiator {
+    /// Whether it has the user and LUNs of another.
+    #[must_use]
+    pub fn is_let_in_like(&self, other: &Self) -> bool {
+        self.user == other.user && self.luns == other.luns
+    }
 }
 
 impl LioTarget {
@@ -192,6 +202,8 @@ struct RawAcl {
     #[serde(default)]
     chap_userid: Option<String>,
     #[serde(default)]
+    stamps: BTreeSet<String>,
+    #[serde(default)]
     mapped_luns: Vec<RawMapped>,
     #[serde(default)]
     session: bool,
@@ -278,6 +290,7 @@ fn initiator(raw: RawAcl) -> (String, Initiator) {
     let luns = raw.mapped_luns.iter().filter(|lun| !lun.write_protect);
     let one = Initiator {
         user: raw.chap_userid.filter(|user| !user.is_empty()),
+        stamps: raw.stamps,
         luns: luns.map(|lun| (lun.index, lun.tpg_lun)).collect(),
         session: raw.session,
     };

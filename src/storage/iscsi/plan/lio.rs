@@ -223,11 +223,17 @@ impl Change {
         ];
         let differing = plain.into_iter().filter(|(_, wanted, seen)| wanted != seen);
         self.why.extend(differing.map(|(name, wanted, seen)| Difference::new(field(name), wanted, seen)));
-        let at_rest = shown.at_rest();
+        let Subject { cluster, id, spec, .. } = *server.subject;
+        let stamp = stamp_file::path(&cluster.name, id, GivenTo::Target).to_string();
+        // Without a stamp the secret is given anew in any case.
+        let has_secret = |seen: &Initiator| {
+            spec.chap.is_none() || server.facts.stamp.is_none() || seen.stamps.contains(&stamp)
+        };
         for (name, wanted) in &wanted.initiators {
-            let observed = match at_rest.initiators.get(name) {
-                Some(seen) if seen == wanted => continue,
-                Some(_) => "let in otherwise",
+            let observed = match shown.initiators.get(name) {
+                Some(seen) if !seen.is_let_in_like(wanted) => "let in otherwise",
+                Some(seen) if !has_secret(seen) => "let in with another secret",
+                Some(_) => continue,
                 None => "kept out",
             };
             self.why.push(Difference::new(field(&format!("initiators.{name}")), "let in", observed));
@@ -277,7 +283,7 @@ fn wanted(server: &Server<'_>, initiators: &BTreeSet<String>) -> LioTarget {
     let one = Initiator {
         user: spec.chap.as_ref().map(|chap| chap.user.to_string()),
         luns: luns.map(|number| (number, number)).collect(),
-        session: false,
+        ..Initiator::default()
     };
     let objects = spec.luns.iter().map(|lun| (u32::from(lun.number), lio::object(cluster, id, lun)));
     LioTarget {

@@ -1,10 +1,25 @@
 # python3 -c ..: shows what the kernel's target (LIO) offers now and what it is to offer after a boot, as JSON and without
-# secrets. Never writes, and loads no module.
-import json, os, sys
+# secrets: in place of each initiator's there are the names of stor's stamps that fit it. Never writes, and loads no module.
+import glob, json, os, sys, uuid
+
+def stamps():
+    """stor's stamps: a salt, and the name-based UUID (version 5) of the value in that name space."""
+    for path in glob.glob('/var/lib/stor/*.target-stamp'):
+        try:
+            with open(path) as file:
+                salt, digest = map(uuid.UUID, file.read().split())
+            yield path, salt, digest
+        except (OSError, ValueError):
+            pass  # gone meanwhile, or torn: it fits nothing
+
+noted = list(stamps())
 
 def without_secrets(config):
     for target in config.get('targets', []):
         for tpg in target.get('tpgs', []):
+            for acl in tpg.get('node_acls', []):
+                secret = acl.get('chap_password') or ''
+                acl['stamps'] = sorted(path for path, salt, digest in noted if uuid.uuid5(salt, secret) == digest)
             for holder in [tpg] + tpg.get('node_acls', []):
                 for key in [key for key in holder if 'password' in key]:
                     del holder[key]
