@@ -5,16 +5,13 @@
 
 mod support;
 
-use std::fmt::Write as _;
-
 use stor::execute::execute;
-use stor::host::quote;
-use stor::model::{Cancel, Effect, FileContent, OwnedKind, Record, Risk};
+use stor::model::{Cancel, OwnedKind, Record};
 use stor::plan::{DeleteData, Plan, plan, plan_destroy, queries};
 use stor::spec::Cluster;
 use support::block::{Device, Lvm};
 use support::tgt::Servers;
-use support::{World, cluster, host, path};
+use support::{World, cluster, host, path, show};
 
 const IQN: &str = "iqn.2026-01.lab.stor:san";
 const GIB: u64 = 1 << 30;
@@ -90,45 +87,15 @@ fn owns(world: &World, kind: OwnedKind, name: &str) -> bool {
     text.is_some_and(|text| serde_json::from_str::<Record>(&text).unwrap().owns(kind, name))
 }
 
-/// The server's part of a plan; what is blocked everywhere; what is said about LVM.
-fn show(plan: &Plan) -> String {
-    let mut out = String::new();
-    for (wave, steps) in &plan.waves {
-        for step in
-            steps.iter().filter(|step| step.host.as_str() == "store1" && !step.title.contains("record"))
-        {
-            let risk = if step.risk == Risk::Safe { String::new() } else { format!(" [{:?}]", step.risk) };
-            writeln!(out, "[{wave}] {}{risk}", step.title).unwrap();
-            if let Effect::WriteFile(file) = &step.effect
-                && let FileContent::Text(text) = &file.content
-                && file.path.as_str().contains("systemd")
-            {
-                text.lines().for_each(|line| writeln!(out, "    | {line}").unwrap());
-            }
-            let Effect::Run(commands) = &step.effect else { continue };
-            for command in commands {
-                let mut shown = command.clone();
-                if matches!(command.program, "sh" | "python3") {
-                    shown.args.remove(1);
-                }
-                writeln!(out, "    $ {}", quote::line(&shown)).unwrap();
-            }
-        }
-    }
-    for blocked in &plan.blocked {
-        writeln!(out, "BLOCKED [{}] {}: {}", blocked.wave, blocked.subject, blocked.reason).unwrap();
-        writeln!(out, "    hint: {}", blocked.hint.as_deref().unwrap_or("none")).unwrap();
-    }
-    for finding in plan.findings.iter().filter(|finding| finding.message.contains("LVM")) {
-        writeln!(out, "FOUND {}", finding.message).unwrap();
-    }
-    out
-}
-
 #[track_caller]
 fn refused(world: &World, file: &Cluster, reason: &str) {
     let shown = show(&plan_for(world, file));
     assert!(shown.starts_with("BLOCKED") && shown.contains(reason), "{reason}:\n{shown}");
+}
+
+/// The storage's part of a plan on the server.
+fn show(plan: &Plan) -> String {
+    show::plan(plan, &["store1"])
 }
 
 #[test]

@@ -10,14 +10,13 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 use stor::execute::execute;
-use stor::host::quote;
-use stor::model::{Cancel, Effect, Risk, Secret, SecretRef, Secrets, Stdin};
+use stor::model::{Cancel, Secret, SecretRef, Secrets};
 use stor::plan::{Plan, plan, queries, script};
 use stor::spec::Cluster;
 use stor::storage::iscsi::facts::lio::{self, Initiator};
 use stor::storage::iscsi::spec::Portal;
 use support::lio::Kernel;
-use support::{World, cluster, host, path};
+use support::{World, cluster, host, path, show};
 
 const SECRET: &str = "canary-4711-canary";
 const IQN: &str = "iqn.2026-01.lab.stor:san";
@@ -70,43 +69,14 @@ fn log_in(world: &World, initiator: &str) {
     });
 }
 
-/// The server's part of a plan; what is blocked everywhere.
-fn show(plan: &Plan) -> String {
-    let mut out = String::new();
-    for (wave, steps) in &plan.waves {
-        for step in steps.iter().filter(|step| step.host.as_str() == "store1") {
-            if step.title.contains("record") || step.title.starts_with("write /var/lib/stor") {
-                continue;
-            }
-            let risk = if step.risk == Risk::Safe { String::new() } else { format!(" [{:?}]", step.risk) };
-            writeln!(out, "[{wave}] {}{risk}", step.title).unwrap();
-            for why in &step.why {
-                writeln!(out, "    {}: {} -> {}", why.field, why.observed, why.desired).unwrap();
-            }
-            let Effect::Run(commands) = &step.effect else { continue };
-            for command in commands {
-                // Constant programs are shown by their arguments.
-                let mut shown = command.clone();
-                if command.program == "python3" {
-                    shown.args.remove(1);
-                }
-                shown.stdin = Stdin::Empty;
-                writeln!(out, "    $ {}", quote::line(&shown)).unwrap();
-            }
-        }
-    }
-    for blocked in &plan.blocked {
-        writeln!(out, "BLOCKED [{}] {}: {}", blocked.wave, blocked.subject, blocked.reason).unwrap();
-        if let Some(hint) = &blocked.hint {
-            writeln!(out, "    hint: {hint}").unwrap();
-        }
-    }
-    out
-}
-
 fn refused(world: &World, file: &Cluster, reason: &str) {
     let shown = show(&plan_for(world, file));
     assert!(shown.starts_with("BLOCKED") && shown.contains(reason), "{shown}");
+}
+
+/// The storage's part of a plan on the server.
+fn show(plan: &Plan) -> String {
+    show::plan(plan, &["store1"])
 }
 
 #[test]

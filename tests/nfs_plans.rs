@@ -4,15 +4,12 @@
 
 mod support;
 
-use std::fmt::Write as _;
-
 use stor::execute::execute;
-use stor::host::quote;
 use stor::libvirt::DomainState;
-use stor::model::{Cancel, Effect, FileContent, Risk};
+use stor::model::Cancel;
 use stor::plan::{Plan, plan, queries};
 use stor::spec::Cluster;
-use support::{World, cluster, host, path};
+use support::{World, cluster, host, path, show};
 
 const HOSTS: &str = "version: 1
 name: homelab
@@ -47,7 +44,7 @@ fn apply(world: &World, file: &Cluster) {
     let journal = execute(&plan, &world.fleet(), &world.libvirt, &Cancel::default(), &|_| {});
     assert!(journal.is_complete(), "{:#?}", journal.entries);
     let left = plan_for(world, file);
-    assert!(left.is_empty(), "{}", show(&left, &["store1", "kvm1", "kvm2"]));
+    assert!(left.is_empty(), "{}", show::plan(&left, &["store1", "kvm1", "kvm2"]));
 }
 
 fn put(world: &World, on: &str, file: &str, text: &str) {
@@ -60,71 +57,11 @@ fn text(world: &World, on: &str, file: &str) -> String {
     found.unwrap_or_else(|| panic!("{file} is not on {on}"))
 }
 
-/// The storage's part of a plan on some hosts: titles, reasons, commands and files; what is blocked everywhere.
-fn show(plan: &Plan, hosts: &[&str]) -> String {
-    let mut out = String::new();
-    for (wave, steps) in &plan.waves {
-        for step in steps.iter().filter(|step| hosts.contains(&step.host.as_str())) {
-            // Trust between hypervisors and the record have tests of their own.
-            if step.title.contains("/var/lib/stor")
-                || step.title.contains("key")
-                || step.title.contains("libvirt in")
-            {
-                continue;
-            }
-            let risk = if step.risk == Risk::Safe { String::new() } else { format!(" [{:?}]", step.risk) };
-            writeln!(out, "[{wave}] {}: {}{risk}", step.host, step.title).unwrap();
-            for why in &step.why {
-                writeln!(out, "    {}: {} -> {}", why.field, why.observed, why.desired).unwrap();
-            }
-            effect(&step.effect, &mut out);
-        }
-    }
-    for blocked in &plan.blocked {
-        let on = blocked.host.as_ref().map_or("every host", |host| host.as_str());
-        let kind = if blocked.unknown { "unknown" } else { "refused" };
-        writeln!(out, "BLOCKED [{}] {on}: {} ({kind}): {}", blocked.wave, blocked.subject, blocked.reason)
-            .unwrap();
-        if let Some(hint) = &blocked.hint {
-            writeln!(out, "    hint: {hint}").unwrap();
-        }
-    }
-    out
-}
-
-fn effect(effect: &Effect, out: &mut String) {
-    match effect {
-        Effect::Run(commands) => {
-            for command in commands {
-                // Constant scripts are shown by their first argument, which names them.
-                let mut shown = command.clone();
-                if command.program == "sh" {
-                    shown.args.remove(1);
-                }
-                writeln!(out, "    $ {}", quote::line(&shown)).unwrap();
-            }
-        }
-        Effect::WriteFile(file) => {
-            writeln!(out, "    > {} {:o}", file.path, file.mode.0).unwrap();
-            if let (FileContent::Text(text), false) = (&file.content, file.path.as_str().ends_with(".json")) {
-                text.lines().for_each(|line| writeln!(out, "      | {line}").unwrap());
-            }
-        }
-        Effect::EnsurePool { xml, .. } => {
-            xml.lines().for_each(|line| writeln!(out, "      | {line}").unwrap());
-        }
-        Effect::EditBlock(block) => {
-            writeln!(out, "    block {} in {}: {:?}", block.marker, block.path, block.lines).unwrap()
-        }
-        _ => {}
-    }
-}
-
 #[test]
 fn bare_hosts_get_fixed_ports_packages_export_mount_and_pool() {
     let file = nfs("");
     let world = World::bare(&file);
-    insta::assert_snapshot!(show(&plan_for(&world, &file), &["store1", "kvm1"]));
+    insta::assert_snapshot!(show::plan(&plan_for(&world, &file), &["store1", "kvm1"]));
 }
 
 #[test]
@@ -132,7 +69,7 @@ fn a_host_without_nfsd_gets_nfs_ganesha() {
     let file = nfs(", access: direct, allow: [10.77.0.1]");
     let world = World::bare(&file);
     world.nfs.lock().unwrap().nfsd.clear();
-    insta::assert_snapshot!(show(&plan_for(&world, &file), &["store1", "kvm1"]));
+    insta::assert_snapshot!(show::plan(&plan_for(&world, &file), &["store1", "kvm1"]));
 }
 
 #[test]
@@ -141,14 +78,14 @@ fn squashed_clients_own_what_they_write() {
         ", squash: root, anonuid: 64055, anongid: 106, protocols: [4], nconnect: 4, mount_options: [noatime]",
     );
     let world = World::bare(&file);
-    insta::assert_snapshot!(show(&plan_for(&world, &file), &["store1", "kvm2"]));
+    insta::assert_snapshot!(show::plan(&plan_for(&world, &file), &["store1", "kvm2"]));
 }
 
 #[test]
 fn libvirt_mounts_where_the_file_says_so() {
     let file = nfs(", mounted_by: libvirt, version: 3");
     let world = World::bare(&file);
-    insta::assert_snapshot!(show(&plan_for(&world, &file), &["kvm1"]));
+    insta::assert_snapshot!(show::plan(&plan_for(&world, &file), &["kvm1"]));
 }
 
 #[test]
@@ -156,11 +93,11 @@ fn an_older_debian_reads_the_ports_from_its_defaults() {
     let file = nfs("");
     let world = World::bare(&file);
     put(&world, "store1", "/etc/os-release", "ID=debian\nVERSION_ID=\"11\"\n");
-    let shown = show(&plan_for(&world, &file), &["store1"]);
+    let shown = show::plan(&plan_for(&world, &file), &["store1"]);
     assert!(shown.contains("block nfs-ports in /etc/default/nfs-kernel-server"), "{shown}");
     assert!(shown.contains("--port 20048"), "{shown}");
     put(&world, "store1", "/etc/os-release", "ID=centos\nID_LIKE=\"rhel fedora\"\nVERSION_ID=\"7\"\n");
-    let shown = show(&plan_for(&world, &file), &["store1"]);
+    let shown = show::plan(&plan_for(&world, &file), &["store1"]);
     assert!(shown.contains("cannot tell which packages"), "{shown}");
 }
 
@@ -169,7 +106,7 @@ fn a_kernel_without_nfsd_is_no_kernel_server() {
     let file = nfs(", provider: kernel");
     let world = World::bare(&file);
     world.nfs.lock().unwrap().nfsd.clear();
-    insta::assert_snapshot!(show(&plan_for(&world, &file), &["store1", "kvm1", "kvm2"]));
+    insta::assert_snapshot!(show::plan(&plan_for(&world, &file), &["store1", "kvm1", "kvm2"]));
 }
 
 #[test]
@@ -180,7 +117,7 @@ fn a_file_edited_by_hand_is_written_again() {
     let edited =
         text(&world, "store1", exports).replace("no_root_squash", "root_squash") + "/data/vmstore *(rw)\n";
     put(&world, "store1", exports, &edited);
-    insta::assert_snapshot!(show(&plan_for(&world, &file), &["store1", "kvm1", "kvm2"]));
+    insta::assert_snapshot!(show::plan(&plan_for(&world, &file), &["store1", "kvm1", "kvm2"]));
     apply(&world, &file);
 }
 
@@ -202,7 +139,7 @@ fn what_the_server_forgot_is_exported_again() {
         put(&world, "store1", "/var/lib/nfs/etab", &shown);
         let plan = plan_for(&world, &file);
         assert_eq!(plan.steps().count(), 1);
-        let shown = show(&plan, &["store1"]);
+        let shown = show::plan(&plan, &["store1"]);
         assert!(
             shown.contains(gone) && shown.contains("stor-exportfs /data/vmstore 10.77.0.21 10.77.0.22"),
             "{shown}"
@@ -213,7 +150,7 @@ fn what_the_server_forgot_is_exported_again() {
 #[test]
 fn a_client_that_left_the_file_loses_the_export() {
     let world = applied(&nfs(", allow: [10.77.0.1]"));
-    insta::assert_snapshot!(show(&plan_for(&world, &nfs("")), &["store1", "kvm1", "kvm2"]));
+    insta::assert_snapshot!(show::plan(&plan_for(&world, &nfs("")), &["store1", "kvm1", "kvm2"]));
 }
 
 #[test]
@@ -231,7 +168,7 @@ fn what_others_export_is_never_touched() {
         let world = World::bare(&file);
         put(&world, "store1", "/etc/exports", &format!("# mine\n{line}\n"));
         let plan = plan_for(&world, &file);
-        let shown = show(&plan, &["store1", "kvm1", "kvm2"]);
+        let shown = show::plan(&plan, &["store1", "kvm1", "kvm2"]);
         assert!(shown.contains(reason), "{line}: {shown}");
         assert!(!shown.contains("install") && !shown.contains("exports.d/stor"), "{line}: {shown}");
     }
@@ -245,7 +182,7 @@ fn a_place_that_is_no_directory_is_refused() {
     let file = nfs("");
     let world = World::bare(&file);
     put(&world, "store1", "/data/vmstore", "");
-    let shown = show(&plan_for(&world, &file), &["store1", "kvm1", "kvm2"]);
+    let shown = show::plan(&plan_for(&world, &file), &["store1", "kvm1", "kvm2"]);
     assert!(shown.contains("/data/vmstore is a regular file, not a directory"), "{shown}");
 }
 
@@ -254,10 +191,10 @@ fn a_directory_that_squashed_clients_cannot_write_to_is_refused_unless_stor_made
     let squashed = nfs(", squash: all, anonuid: 64055, anongid: 106");
     let world = World::bare(&squashed);
     world.hosts[&host("store1")].files(|files| files.make_directory(&path("/data/vmstore")));
-    let shown = show(&plan_for(&world, &squashed), &["store1", "kvm1", "kvm2"]);
+    let shown = show::plan(&plan_for(&world, &squashed), &["store1", "kvm1", "kvm2"]);
     assert!(shown.contains("/data/vmstore belongs to 0:0") && shown.contains("chown 64055:106"), "{shown}");
     let world = applied(&nfs(""));
-    let shown = show(&plan_for(&world, &squashed), &["store1"]);
+    let shown = show::plan(&plan_for(&world, &squashed), &["store1"]);
     assert!(shown.contains("$ chown 64055:106 -- /data/vmstore\n"), "{shown}");
 }
 
@@ -265,7 +202,7 @@ fn a_directory_that_squashed_clients_cannot_write_to_is_refused_unless_stor_made
 fn images_go_to_the_user_that_clients_get_before_the_export_says_so() {
     let world = applied(&nfs(", provider: ganesha, access: direct"));
     let squashed = nfs(", provider: ganesha, access: direct, squash: root, anonuid: 64055, anongid: 106");
-    let shown = show(&plan_for(&world, &squashed), &["store1"]);
+    let shown = show::plan(&plan_for(&world, &squashed), &["store1"]);
     let given = shown.find("$ chown 64055:106 -- /data/vmstore/web1.img\n").expect("the image is given");
     assert!(given < shown.find("Squash = Root_Squash").unwrap(), "{shown}");
 }
@@ -273,7 +210,7 @@ fn images_go_to_the_user_that_clients_get_before_the_export_says_so() {
 #[test]
 fn a_client_that_the_server_cannot_find_stops_the_whole_storage() {
     let world = World::bare(&nfs(""));
-    let shown = show(&plan_for(&world, &nfs(", allow: [admin, nobody.example]")), &["store1", "kvm1"]);
+    let shown = show::plan(&plan_for(&world, &nfs(", allow: [admin, nobody.example]")), &["store1", "kvm1"]);
     assert!(
         shown.contains("nobody.example is to be a client of vmstore, and leads to no address"),
         "{shown}"
@@ -300,32 +237,32 @@ fn no_empty_image_is_put_under_a_running_guest() {
 fn another_server_takes_over_while_guests_are_shut_off() {
     let (kernel, ganesha) = (nfs(", provider: kernel"), nfs(", provider: ganesha"));
     let world = applied(&kernel);
-    insta::assert_snapshot!(show(&plan_for(&world, &ganesha), &["store1", "kvm1", "kvm2"]));
+    insta::assert_snapshot!(show::plan(&plan_for(&world, &ganesha), &["store1", "kvm1", "kvm2"]));
     world
         .libvirt
         .daemon(&host("kvm1"), |daemon| daemon.domains.get_mut("web1").unwrap().state = DomainState::Running);
-    let shown = show(&plan_for(&world, &ganesha), &["store1"]);
+    let shown = show::plan(&plan_for(&world, &ganesha), &["store1"]);
     assert!(shown.contains("guests use it: web1 on kvm1 (running)"), "{shown}");
 }
 
 #[test]
 fn another_version_is_mounted_anew_and_options_wait_for_the_next_mount() {
     let world = applied(&nfs(""));
-    let shown = show(&plan_for(&world, &nfs(", version: 3")), &["kvm1"]);
+    let shown = show::plan(&plan_for(&world, &nfs(", version: 3")), &["kvm1"]);
     assert!(
         shown.contains("systemctl stop -- [v]ar-lib-libvirt-images-vmstore.mount")
             || shown.contains("systemctl stop -- '[v]ar"),
         "{shown}"
     );
     assert!(shown.contains("findmnt --noheadings --types nfs --mountpoint"), "{shown}");
-    let shown = show(&plan_for(&world, &nfs(", nconnect: 4")), &["kvm1"]);
+    let shown = show::plan(&plan_for(&world, &nfs(", nconnect: 4")), &["kvm1"]);
     assert!(shown.contains("nconnect=4") && !shown.contains("systemctl stop"), "{shown}");
 }
 
 #[test]
 fn a_mount_passes_from_systemd_to_libvirt() {
     let world = applied(&nfs(""));
-    insta::assert_snapshot!(show(&plan_for(&world, &nfs(", mounted_by: libvirt")), &["kvm1"]));
+    insta::assert_snapshot!(show::plan(&plan_for(&world, &nfs(", mounted_by: libvirt")), &["kvm1"]));
 }
 
 #[test]
@@ -337,7 +274,7 @@ fn a_server_with_exports_of_its_own_is_not_replaced() {
     let mut json: serde_json::Value = serde_json::from_str(&text(&world, "store1", record)).unwrap();
     json["owned"].as_array_mut().unwrap().retain(|entry| entry["kind"] != "service");
     put(&world, "store1", record, &json.to_string());
-    let shown = show(&plan_for(&world, &file), &["store1"]);
+    let shown = show::plan(&plan_for(&world, &file), &["store1"]);
     assert!(shown.contains("nfs-server.service runs, which stor did not start"), "{shown}");
 }
 
@@ -348,12 +285,12 @@ fn two_servers_on_one_host_cannot_share_the_port() {
          b:\n    nfs: {{ server: store1, path: /data/b, provider: ganesha }}\n"
     );
     let file = cluster(&text);
-    let shown = show(&plan_for(&World::bare(&file), &file), &["store1", "kvm1", "kvm2"]);
+    let shown = show::plan(&plan_for(&World::bare(&file), &file), &["store1", "kvm1", "kvm2"]);
     assert!(shown.contains("both want port 2049"), "{shown}");
     assert!(!shown.contains("install"), "{shown}");
     // One that leaves the choice takes the other's.
     let file = cluster(&text.replace("provider: kernel", "provider: auto"));
-    let shown = show(&plan_for(&World::bare(&file), &file), &["store1"]);
+    let shown = show::plan(&plan_for(&World::bare(&file), &file), &["store1"]);
     assert!(shown.contains("nfs-ganesha") && !shown.contains("nfs-kernel-server"), "{shown}");
 }
 
@@ -376,7 +313,7 @@ fn a_version_that_the_server_has_switched_off_is_named() {
         other => other.clone(),
     };
     plan_seen.insert(store, seen);
-    let shown = show(&plan(&file, &plan_seen), &["store1"]);
+    let shown = show::plan(&plan(&file, &plan_seen), &["store1"]);
     assert!(shown.contains("NFS 4.2 is switched off on its server"), "{shown}");
 }
 
@@ -385,7 +322,7 @@ fn a_server_that_did_not_answer_stops_what_needs_it_and_nothing_else() {
     let file = nfs("");
     let world = World::bare(&file);
     world.set_down("store1", true);
-    insta::assert_snapshot!(show(&plan_for(&world, &file), &["store1", "kvm1"]));
+    insta::assert_snapshot!(show::plan(&plan_for(&world, &file), &["store1", "kvm1"]));
 }
 
 #[test]

@@ -6,19 +6,17 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use stor::execute::execute;
-use stor::host::quote;
 use stor::libvirt::{DomainState, pool_xml, pools};
-use stor::model::{Answer, Cancel, Effect, Risk, Secret, SecretRef, Secrets, Stdin};
+use stor::model::{Answer, Cancel, Secret, SecretRef, Secrets};
 use stor::plan::{DeleteData, Plan, plan, plan_destroy, queries, script};
 use stor::spec::Cluster;
 use stor::storage::iscsi::facts::initiator::FILE;
 use stor::storage::iscsi::facts::sessions::{self, Record};
 use stor::storage::iscsi::spec::Portal;
 use support::initiator::Known;
-use support::{World, cluster, host, path};
+use support::{World, cluster, host, path, show};
 
 const SECRET: &str = "canary-4711-canary";
 const IQN: &str = "iqn.2026-01.lab.stor:san";
@@ -91,51 +89,14 @@ fn known(world: &World) -> Option<Known> {
     world.tgt.lock().unwrap().initiators[&host("kvm1")].targets.get(IQN).cloned()
 }
 
-/// One host's part of a plan; what is blocked, and what is worth knowing.
-fn show(plan: &Plan, of: &str) -> String {
-    let mut out = String::new();
-    for (wave, steps) in &plan.waves {
-        for step in steps.iter().filter(|step| step.host.as_str() == of) {
-            let elsewhere = [
-                "record",
-                "write /var/lib/stor",
-                "key pair",
-                "let the other",
-                "make /var/lib/stor",
-                "make /root/.ssh",
-            ];
-            if elsewhere.iter().any(|other| step.title.contains(other)) && !step.title.contains(IQN) {
-                continue;
-            }
-            let risk = if step.risk == Risk::Safe { String::new() } else { format!(" [{:?}]", step.risk) };
-            writeln!(out, "[{wave}] {}{risk}", step.title).unwrap();
-            for why in &step.why {
-                writeln!(out, "    {}: {} -> {}", why.field, why.observed, why.desired).unwrap();
-            }
-            let Effect::Run(commands) = &step.effect else { continue };
-            for command in commands {
-                // Constant scripts are shown by their arguments.
-                let mut shown = command.clone();
-                if command.program == "sh" {
-                    shown.args.remove(1);
-                }
-                shown.stdin = Stdin::Empty;
-                writeln!(out, "    $ {}", quote::line(&shown)).unwrap();
-            }
-        }
-    }
-    for blocked in &plan.blocked {
-        writeln!(out, "BLOCKED [{}] {}: {}", blocked.wave, blocked.subject, blocked.reason).unwrap();
-        if let Some(hint) = &blocked.hint {
-            writeln!(out, "    hint: {hint}").unwrap();
-        }
-    }
-    out
-}
-
 fn refused(world: &World, file: &Cluster, reason: &str) {
     let shown = show(&plan_for(world, file), "nobody");
     assert!(shown.contains("BLOCKED") && shown.contains(reason), "{shown}");
+}
+
+/// The storage's part of a plan on one host.
+fn show(plan: &Plan, of: &str) -> String {
+    show::plan(plan, &[of])
 }
 
 #[test]
@@ -226,7 +187,7 @@ fn a_lun_that_is_new_and_one_that_grew_have_hypervisors_look_anew() {
     let shown = show(&plan_for(&world, &grown), "kvm1");
     assert!(shown.contains("session.san.luns.web2: absent -> /dev/disk/by-id/wwn-0x6001405"), "{shown}");
     assert!(
-        shown.contains("[mount, session] look at the LUNs of target") && !shown.contains("log in"),
+        shown.contains("[mount, session] kvm1: look at the LUNs of target") && !shown.contains("log in"),
         "{shown}"
     );
     assert!(shown.contains("pool.san.volumes: read before -> as the target has them"), "{shown}");

@@ -13,6 +13,7 @@ pub mod gluster;
 pub mod initiator;
 pub mod lio;
 pub mod nfs;
+pub mod show;
 pub mod synthetic;
 pub mod tgt;
 pub mod tools;

@@ -128,7 +128,8 @@ pub fn matrix(matrix: &Matrix, screen: &Screen) -> String {
     }
     out.push_str(&findings(matrix.findings().into_iter(), screen));
     out.push_str(match matrix.verdict() {
-        Verdict::Pass | Verdict::NotApplicable => "verified: every hypervisor reaches the same images\n",
+        Verdict::Pass => "verified: every hypervisor reaches the same images\n",
+        Verdict::NotApplicable => "nothing to verify: the file has no hypervisor that reaches storage\n",
         Verdict::Unknown => "not verified: something could not be seen\n",
         Verdict::Fail => "not verified: the evidence speaks against it\n",
     });
