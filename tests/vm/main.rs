@@ -6,6 +6,7 @@
 
 mod core;
 mod harness;
+mod iscsi;
 mod iscsi_backing;
 mod iscsi_sessions;
 mod nfs;
