@@ -1,7 +1,7 @@
 # Prints what stor may change on a host, but for packages and what they bring (their units are in /usr/lib).
 find /etc/systemd/system -type f 2>/dev/null
 find /etc/systemd/system -type l ! -lname '/usr/lib/systemd/*' ! -lname '/lib/systemd/*' ! -lname /dev/null 2>/dev/null
-find /etc/exports.d /etc/nfs.conf.d /etc/ganesha /etc/libvirt/storage /etc/libvirt/qemu /etc/libvirt/secrets /etc/tgt/conf.d \
+find /etc/exports.d /etc/nfs.conf.d /etc/ganesha /etc/libvirt/storage /etc/libvirt/qemu /etc/libvirt/libxl /etc/libvirt/secrets /etc/tgt/conf.d \
   /etc/iscsi/nodes /etc/iscsi/send_targets /var/lib/iscsi /var/lib/stor /root/.ssh /var/lib/glusterd/vols \
   /var/lib/glusterd/peers -type f,l 2>/dev/null | grep -vE 'nfs.conf.d/local.conf|ganesha/(ganesha|vfs).conf' | sort
 echo "$(wc -l < /root/.ssh/authorized_keys) keys let in"
