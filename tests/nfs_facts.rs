@@ -1,4 +1,5 @@
-//! What is read from the answers of real NFS servers and mounts (`scripts/capture-vm` captured them in virtual machines).
+//! What is read from the answers of real NFS servers and mounts (`scripts/capture-vm` captured them: those of Debian 13 on virtual machines,
+//! those of Debian 12 in a container of it, whose kernel had no nfsd).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
 
@@ -13,6 +14,9 @@ use stor::storage::nfs::facts::{ganesha_paths, read_etab, read_exports, read_sho
 use stor::storage::nfs::wire;
 use stor::storage::probe::{ClientRequest, NfsExport, NoClient};
 
+/// What the same exports of a server look like on Debian 13 and on Debian 12, whose etab names fewer options.
+const RELEASES: [&str; 2] = ["debian13-nfs-utils2.8.3", "debian12-nfs-utils2.6.2"];
+
 fn output(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/outputs").join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -20,29 +24,31 @@ fn output(name: &str) -> String {
 
 #[test]
 fn every_client_of_every_export_is_read_with_its_options() {
-    let exported = read_etab(&output("etab/debian13-nfs-utils2.8.3-foreign.txt"));
-    let short: Vec<String> =
-        exported.iter().map(|entry| format!("{} {}", entry.path, entry.client)).collect();
-    assert_eq!(
-        short,
-        [
-            "/srv/vmstore kvm1",
-            "/srv/vmstore kvm2",
-            "/srv/old/inner kvm1",
-            "/srv/old/inner kvm2",
-            "/srv/with space kvm1",
-            "/srv/old kvm1",
-            "/srv/old 10.78.0.0/24",
-            "/srv/old @admins",
-            "/srv/old *",
-        ]
-    );
-    assert!(exported[0].options.contains("no_root_squash") && exported[0].options.contains("sync"));
-    let fsid = "fsid=1a1b6f2e-0d0c-4b5d-9d2b-000000000001";
-    assert!(exported[0].options.contains(fsid) && !exported[2].options.contains(fsid));
-    let squashed = read_etab(&output("etab/debian13-nfs-utils2.8.3-all-squash.txt"));
-    for option in ["all_squash", "anonuid=64055", "anongid=64055", "secure"] {
-        assert!(squashed[0].options.contains(option), "{option}");
+    for release in RELEASES {
+        let exported = read_etab(&output(&format!("etab/{release}-foreign.txt")));
+        let short: Vec<String> =
+            exported.iter().map(|entry| format!("{} {}", entry.path, entry.client)).collect();
+        assert_eq!(
+            short,
+            [
+                "/srv/vmstore kvm1",
+                "/srv/vmstore kvm2",
+                "/srv/old/inner kvm1",
+                "/srv/old/inner kvm2",
+                "/srv/with space kvm1",
+                "/srv/old kvm1",
+                "/srv/old 10.78.0.0/24",
+                "/srv/old @admins",
+                "/srv/old *",
+            ]
+        );
+        assert!(exported[0].options.contains("no_root_squash") && exported[0].options.contains("sync"));
+        let fsid = "fsid=1a1b6f2e-0d0c-4b5d-9d2b-000000000001";
+        assert!(exported[0].options.contains(fsid) && !exported[2].options.contains(fsid));
+        let squashed = read_etab(&output(&format!("etab/{release}-all-squash.txt")));
+        for option in ["all_squash", "anonuid=64055", "anongid=64055", "secure"] {
+            assert!(squashed[0].options.contains(option), "{option}");
+        }
     }
     assert_eq!(read_etab(&output("etab/debian13-nfs-utils2.8.3-stopped.txt")), []);
 }
@@ -50,17 +56,19 @@ fn every_client_of_every_export_is_read_with_its_options() {
 #[test]
 fn a_client_that_the_server_shows_by_its_name_is_still_that_client() {
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<String>>();
-    let exported = read_etab(&output("etab/debian13-nfs-utils2.8.3-foreign.txt"));
-    let shown = |path: &str| -> BTreeSet<String> {
-        exported.iter().filter(|entry| entry.path == path).map(|entry| entry.client.clone()).collect()
-    };
-    assert!(same_clients(&set(&["10.78.0.21", "10.78.0.22"]), &shown("/srv/vmstore")));
-    assert!(!same_clients(&set(&["10.78.0.21"]), &shown("/srv/vmstore")));
-    assert!(!same_clients(&set(&["10.78.0.21", "10.78.0.22", "10.78.0.23"]), &shown("/srv/vmstore")));
-    assert!(!same_clients(
-        &set(&["10.78.0.21", "10.78.0.22", "10.78.0.23", "10.78.0.24"]),
-        &shown("/srv/old")
-    ));
+    for release in RELEASES {
+        let exported = read_etab(&output(&format!("etab/{release}-foreign.txt")));
+        let shown = |path: &str| -> BTreeSet<String> {
+            exported.iter().filter(|entry| entry.path == path).map(|entry| entry.client.clone()).collect()
+        };
+        assert!(same_clients(&set(&["10.78.0.21", "10.78.0.22"]), &shown("/srv/vmstore")));
+        assert!(!same_clients(&set(&["10.78.0.21"]), &shown("/srv/vmstore")));
+        assert!(!same_clients(&set(&["10.78.0.21", "10.78.0.22", "10.78.0.23"]), &shown("/srv/vmstore")));
+        assert!(!same_clients(
+            &set(&["10.78.0.21", "10.78.0.22", "10.78.0.23", "10.78.0.24"]),
+            &shown("/srv/old")
+        ));
+    }
     assert!(!same_clients(&set(&["10.78.0.21"]), &set(&["10.78.0.22"])));
 }
 
@@ -138,8 +146,10 @@ fn a_pool_that_libvirt_mounts_reads_back() {
     assert_eq!(own.mount_options, ["hard", "vers=4.2"]);
     assert_eq!(own.differences(&own), []);
     // Made by hand with a protocol version instead of options.
-    let other = pool_xml::parse(&output("virsh/debian13-libvirt11.3-pool-netfs.xml")).unwrap();
-    let fields: Vec<String> =
-        own.differences(&other).into_iter().map(|difference| difference.field).collect();
-    assert_eq!(fields, ["pool.vmstore.mount_options"]);
+    for release in ["debian13-libvirt11.3", "debian12-libvirt9.0"] {
+        let other = pool_xml::parse(&output(&format!("virsh/{release}-pool-netfs.xml"))).unwrap();
+        let fields: Vec<String> =
+            own.differences(&other).into_iter().map(|difference| difference.field).collect();
+        assert_eq!(fields, ["pool.vmstore.mount_options"], "{release}");
+    }
 }

@@ -327,9 +327,13 @@ fn a_pool_of_a_real_host_is_what_stor_wrote() {
     let wanted = pool_xml::iscsi_pool(&"san".parse().unwrap(), source);
     let (wanted, shown) = (pool_xml::parse(&wanted).unwrap(), pool_xml::parse(shown).unwrap());
     assert_eq!(wanted.differences(&shown), vec![]);
-    let text = include_str!("../fixtures/outputs/virsh/debian13-libvirt11.3-pool-capabilities-iscsi.xml");
-    let answer = Answer { status: Some(0), stdout: text.to_owned(), stderr: String::new() };
-    assert_eq!(pools::supports(&answer, "iscsi"), Some(true));
-    assert_eq!(pools::supports(&answer, "iscsi-direct"), Some(false));
-    assert_eq!(pools::supports(&answer, "unheard-of"), None);
+    for text in [
+        include_str!("../fixtures/outputs/virsh/debian13-libvirt11.3-pool-capabilities-iscsi.xml"),
+        include_str!("../fixtures/outputs/virsh/debian12-libvirt9.0-pool-capabilities-iscsi.xml"),
+    ] {
+        let answer = Answer { status: Some(0), stdout: text.to_owned(), stderr: String::new() };
+        assert_eq!(pools::supports(&answer, "iscsi"), Some(true));
+        assert_eq!(pools::supports(&answer, "iscsi-direct"), Some(false));
+        assert_eq!(pools::supports(&answer, "unheard-of"), None);
+    }
 }

@@ -93,6 +93,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn states_of_an_older_libvirt_are_read_alike() {
+        let text = include_str!("../../fixtures/outputs/virsh/debian12-libvirt9.0-guests-state.txt");
+        let answer = Answer { status: Some(0), stdout: text.to_owned(), stderr: String::new() };
+        let domains = parse(Driver::Qemu, &answer).unwrap();
+        assert_eq!(domains, BTreeMap::from([("web1".to_owned(), DomainState::Running)]));
+    }
+
+    #[test]
     fn states_of_running_paused_and_stopped_domains_are_read() {
         let text = include_str!("../../fixtures/outputs/virsh/debian13-libvirt11.3-domstats-state.txt");
         let answer = Answer { status: Some(0), stdout: text.to_owned(), stderr: String::new() };

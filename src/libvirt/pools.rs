@@ -112,6 +112,20 @@ mod tests {
     }
 
     #[test]
+    fn pools_of_an_older_libvirt_are_read_alike() {
+        let pools = |text: &str| {
+            parse(&Answer { status: Some(0), stdout: text.to_owned(), stderr: String::new() }).unwrap()
+        };
+        let images = include_str!("../../fixtures/outputs/virsh/debian12-libvirt9.0-pools-images.txt");
+        let images = pools(images).get("images").cloned().unwrap();
+        assert!(images.active);
+        assert_eq!(images.target.unwrap().as_str(), "/var/lib/libvirt/images");
+        let netfs = include_str!("../../fixtures/outputs/virsh/debian12-libvirt9.0-pools-netfs-inactive.txt");
+        let netfs = pools(netfs).get("vmstore").cloned().unwrap();
+        assert!(!netfs.active && netfs.autostart);
+    }
+
+    #[test]
     fn a_daemon_that_cannot_be_reached_is_an_error_and_not_an_empty_list() {
         let stderr = "error: failed to connect to the hypervisor".to_owned();
         let answer = Answer { status: Some(1), stdout: String::new(), stderr: stderr.clone() };

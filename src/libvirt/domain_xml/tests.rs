@@ -114,6 +114,18 @@ fn what_libvirt_made_of_a_generated_guest_is_read_as_it_was_meant() {
 }
 
 #[test]
+fn a_guest_of_an_older_libvirt_is_read_alike() {
+    let live = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/fixtures/outputs/virsh/debian12-libvirt9.0-guest-live.xml"
+    ));
+    let summary = read(live).unwrap();
+    assert_eq!((summary.kind.as_str(), summary.machine.as_deref()), ("qemu", Some("pc-i440fx-7.2")));
+    assert_eq!(summary.disks[0].source, DiskSource::File("/var/lib/libvirt/images/web1.img".to_owned()));
+    assert_eq!(summary.interfaces[0].source.as_deref(), Some("br0"));
+}
+
+#[test]
 fn everything_that_ties_a_guest_to_its_host_is_seen() {
     let xml = "<domain type='kvm'><name>x</name><memory unit='GiB'>2</memory>
       <os><type arch='x86_64' machine='pc-q35-9.2'>hvm</type><loader readonly='yes'>/usr/share/OVMF/c.fd</loader></os>

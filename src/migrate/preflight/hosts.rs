@@ -222,6 +222,17 @@ mod tests {
     }
 
     #[test]
+    fn machine_types_of_a_newer_qemu_are_unknown_to_an_older_one() {
+        let older = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/fixtures/outputs/virsh/debian12-libvirt9.0-guest-capabilities.xml"
+        ));
+        let known_to_older = |machine| knows_machine(older, "x86_64", machine).unwrap();
+        assert!(known_to_older("pc-q35-7.2") && known_to_older("q35") && !known_to_older("pc-q35-10.0"));
+        assert!(knows_machine(CAPABILITIES, "x86_64", "pc-q35-7.2").unwrap());
+    }
+
+    #[test]
     fn the_host_cpu_is_the_first_cpu_of_the_capabilities() {
         let cpu = host_cpu(CAPABILITIES).unwrap();
         assert!(cpu.contains("<arch>x86_64</arch>") && cpu.ends_with("</cpu>"), "{cpu}");

@@ -75,9 +75,15 @@ mod tests {
 
     #[test]
     fn the_packaged_file_gives_the_name_behind_its_comments() {
-        let text =
-            include_str!("../../../../fixtures/outputs/initiatorname/debian13-open-iscsi2.1.11-packaged.txt");
-        assert_eq!(read(text), Some("iqn.1993-08.org.debian:01:43465b67751"));
+        macro_rules! packaged {
+            ($of:literal) => {
+                include_str!(concat!("../../../../fixtures/outputs/initiatorname/", $of, "-packaged.txt"))
+            };
+        }
+        let newer = packaged!("debian13-open-iscsi2.1.11");
+        assert_eq!(read(newer), Some("iqn.1993-08.org.debian:01:43465b67751"));
+        let older = packaged!("debian12-open-iscsi2.1.8");
+        assert_eq!(read(older), Some("iqn.1993-08.org.debian:01:4bfe9943faf"));
         assert_eq!(read("GenerateName=yes\n"), None);
         assert_eq!(read(""), None);
     }
