@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stor::execute::execute;
 use stor::libvirt::{DomainState, pool_xml, pools};
@@ -303,6 +303,11 @@ fn sessions_and_records_of_a_real_host_are_read() {
     assert_eq!((disk.name.as_str(), disk.size), ("sdb", 64 << 20));
     assert_eq!(disk.serial.as_deref(), Some("96c741bac199507b9a758bcf3bcd9fe3"));
     assert_eq!(seen.paths.values().collect::<Vec<_>>(), ["sda", "sdb"]);
+    let joined = include_str!("../fixtures/outputs/sessions/debian13-linux6.12-multipath-ways-1.txt");
+    let joined = sessions::read(joined).unwrap();
+    let holders: Vec<_> = joined.disks().flat_map(|(_, disk)| &disk.holders).collect();
+    assert!(holders.iter().all(|holder| holder.kind == "mpath" && holder.size == 64 << 20), "{holders:?}");
+    assert_eq!((holders.len(), joined.sizes(1)), (2, BTreeSet::from([64 << 20])));
     let none = include_str!("../fixtures/outputs/sessions/debian13-linux6.12-nothing.txt");
     let none = sessions::read(none).unwrap();
     assert!(none.transport && none.sessions.is_empty());

@@ -189,9 +189,8 @@ fn steps(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> Res
 /// After the pool, which has logged out at one of the portals.
 fn session(removal: &Removal<'_>) -> Result<Vec<Step>, Box<Blocked>> {
     let (iqn, detail) = (removal.entry.name.as_str(), &removal.entry.detail);
-    let portals =
-        detail.get("portals").map_or("", String::as_str).split(' ').filter(|portal| !portal.is_empty());
-    let leave = iscsi::commands::open_iscsi::leave(iqn, portals);
+    let words = |name: &str| detail.get(name).map_or("", String::as_str).split_whitespace();
+    let leave = iscsi::commands::open_iscsi::leave(iqn, words("devices"), words("portals"));
     let stamp = detail.get("stamp").map(|path| Command::new("rm").args(["-f", "--", path.as_str()]));
     let commands = [leave].into_iter().chain(stamp).collect();
     let title = format!("log out of target {iqn}, its LUNs keep their data");

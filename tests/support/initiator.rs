@@ -81,7 +81,7 @@ pub fn run(
             let name = files.text(&path(FILE)).and_then(|text| initiator::read(&text).map(str::to_owned));
             attach(here, kernels, (iqn, &name.unwrap_or_default()), portals, paths)
         }
-        ("sh", ["-c", _, "stor-leave", iqn, portals @ ..]) => {
+        ("sh", ["-c", _, "stor-leave", iqn, _, portals @ ..]) => {
             let name = files.text(&path(FILE)).and_then(|text| initiator::read(&text).map(str::to_owned));
             let known = here.targets.entry((*iqn).to_owned()).or_default();
             for portal in portals {

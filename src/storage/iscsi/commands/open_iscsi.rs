@@ -24,6 +24,8 @@ const RECORD: &str = include_str!("open_iscsi/record.sh");
 const ATTACH: &str = include_str!("open_iscsi/attach.sh");
 const LEAVE: &str = include_str!("open_iscsi/leave.sh");
 
+/// How the device of a LUN with a WWN begins.
+const BY_WWN: &str = "/dev/disk/by-id/wwn-0x";
 /// Deadline for logging in and out at all portals: open-iscsi tries for up to two minutes.
 const SESSION_DEADLINE: Duration = Duration::from_secs(150);
 /// Seconds after which I/O of a lost session fails: with one way it is better to wait, with several to go another one.
@@ -113,10 +115,18 @@ pub fn attach(cluster: &Cluster, id: &StorageId, spec: &IscsiSpec, portals: &[Po
         .deadline(SESSION_DEADLINE)
 }
 
-/// Logs out at these portals and forgets them.
+/// Logs out at these portals and forgets them; has multipath forget the LUNs of these devices, unless another portal stays.
 #[must_use]
-pub fn leave<'p>(iqn: &str, portals: impl IntoIterator<Item = &'p str>) -> Command {
-    Command::new("sh").args(["-c", LEAVE, "stor-leave", iqn]).args(portals).deadline(SESSION_DEADLINE)
+pub fn leave<'p>(
+    iqn: &str,
+    devices: impl IntoIterator<Item = &'p str>,
+    portals: impl IntoIterator<Item = &'p str>,
+) -> Command {
+    // multipath puts the type of the identifier before it: 3, NAA (multipath.conf(5), "uid_attrs").
+    let wwid = |device: &str| Some(format!("3{}", device.strip_prefix(BY_WWN)?));
+    let wwids: Vec<String> = devices.into_iter().filter_map(wwid).collect();
+    let words = ["-c", LEAVE, "stor-leave", iqn, &wwids.join(" ")];
+    Command::new("sh").args(words).args(portals).deadline(SESSION_DEADLINE)
 }
 
 /// The file with a host's own name as an initiator.

@@ -282,7 +282,8 @@ impl<'a> Client<'a> {
         }
         let list = gone.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         let title = format!("log out of target {} at {list}", spec.iqn);
-        let run = Effect::Run(vec![open_iscsi::leave(spec.iqn.as_str(), gone.iter().map(String::as_str))]);
+        let run =
+            Effect::Run(vec![open_iscsi::leave(spec.iqn.as_str(), [], gone.iter().map(String::as_str))]);
         let why = Difference::new(self.field("portals"), "absent", list);
         Some(self.step(Wave::Mount, title, run).because(why).risking(Risk::Disruptive))
     }

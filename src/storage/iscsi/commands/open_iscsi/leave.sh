@@ -1,9 +1,10 @@
-# leave IQN [PORTAL]...: logs out of a target at these portals (ADDRESS:PORT) and has open-iscsi forget them. Unless another way to
-# the LUNs stays, it fails, and changes nothing, while a disk is mounted or held by something else than multipath.
+# leave IQN WWIDS [PORTAL]...: logs out of a target at these portals (ADDRESS:PORT) and has open-iscsi forget them, and multipath the
+# LUNs (parted by blanks). Unless another way to the LUNs stays, it fails, and changes nothing, while a disk is mounted or held by
+# something else than multipath.
 # May run again. POSIX sh; constant text, all values are positional parameters.
 set -u
-iqn=$1
-shift
+iqn=$1 wwids=$2
+shift 2
 maps= stays=
 sessions() { for session in /sys/class/iscsi_session/session*; do [ "$(cat "$session/targetname" 2>/dev/null)" = "$iqn" ] && echo "$session"; done; }
 for session in $(sessions); do
@@ -23,17 +24,15 @@ done
         for holder in "$disk"/holders/*; do
             [ -d "$holder" ] || continue
             case $(cat "$holder/dm/uuid" 2>/dev/null) in
-            mpath-*) maps="$maps $(cat "$holder/dm/name")=/dev/$name" ;;
+            mpath-*) maps="$maps $(cat "$holder/dm/name")" ;;
             *) echo "/dev/$name is in use by ${holder##*/}" >&2; exit 1 ;;
             esac
         done
     done
 done
 command -v iscsiadm >/dev/null || exit 0
-# Each map with one of its disks, whose WWID multipath was told to join (attach).
-for map in $(printf '%s\n' $maps | sort -u -t= -k1,1); do
-    multipath -f "${map%=*}" || exit 1
-    multipath -w "${map##*=}" >/dev/null || exit 1
+for map in $(printf '%s\n' $maps | sort -u); do
+    multipath -f "$map" || exit 1
 done
 # 21: there is no such session, or no such record (ISCSI_ERR_NO_OBJS_FOUND)
 quietly() {
@@ -46,4 +45,8 @@ quietly() {
 for portal in "$@"; do
     quietly --logout
     quietly --op delete
+done
+# attach told multipath to join them.
+[ -n "$stays" ] || ! command -v multipath >/dev/null || for wwid in $wwids; do
+    multipath -w "$wwid" >/dev/null || exit 1
 done
