@@ -176,7 +176,9 @@ fn hosts_can_be_cut_off_and_lose_power() {
     lab.link_down(&host("kvm1")).unwrap();
     assert_eq!((state("kvm1"), state("store1")), (HostState::Silent, HostState::Running));
     lab.link_up(&host("kvm1")).unwrap();
-    assert_eq!(state("kvm1"), HostState::Running);
+    // The first packets after the cable are lost on a machine that does much besides.
+    let answers = std::iter::repeat_with(|| state("kvm1")).take(10).any(|state| state == HostState::Running);
+    assert!(answers, "kvm1 does not answer");
     let unknown = lab.link_up(&host("kvm9")).unwrap_err();
     assert_eq!(unknown.to_string(), "lab t-fault has no host kvm9; its hosts are kvm1, store1");
 
