@@ -200,11 +200,15 @@ fn a_directory_that_squashed_clients_cannot_write_to_is_refused_unless_stor_made
 
 #[test]
 fn images_go_to_the_user_that_clients_get_before_the_export_says_so() {
-    let world = applied(&nfs(", provider: ganesha, access: direct"));
-    let squashed = nfs(", provider: ganesha, access: direct, squash: root, anonuid: 64055, anongid: 106");
-    let shown = show::plan(&plan_for(&world, &squashed), &["store1"]);
-    let given = shown.find("$ chown 64055:106 -- /data/vmstore/web1.img\n").expect("the image is given");
-    assert!(given < shown.find("Squash = Root_Squash").unwrap(), "{shown}");
+    for (before, squash) in
+        [(", provider: ganesha, access: direct", "Squash = Root_Squash"), ("", ",root_squash")]
+    {
+        let world = applied(&nfs(before));
+        let squashed = nfs(&format!("{before}, squash: root, anonuid: 64055, anongid: 106"));
+        let shown = show::plan(&plan_for(&world, &squashed), &["store1"]);
+        let given = shown.find("$ chown 64055:106 -- /data/vmstore/web1.img\n").expect("the image is given");
+        assert!(given < shown.find(squash).unwrap(), "{shown}");
+    }
 }
 
 #[test]

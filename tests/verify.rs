@@ -141,6 +141,10 @@ fn access_is_judged_as_the_user_that_qemu_runs_as() {
     // libvirt's default: it makes QEMU's user the owner, which was proved on the probe file.
     let matrix = denied().seat("kvm2", |seat| seat.conf = "").verify();
     assert_eq!(verdict(&matrix, "kvm2", CheckKind::Access), Verdict::Pass);
+    // Root's images are not to be given away by the user that root becomes on the storage.
+    let squashed = |seat: &mut world::Seat| (seat.conf, seat.root_is) = ("", "libvirt-qemu");
+    let matrix = denied().seat("kvm2", squashed).verify();
+    assert_eq!(codes(&matrix), [("kvm2".to_owned(), FindingCode::AccessDenied)]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::model::{
     AbsPath, BlockSpec, Blocked, Command, Difference, Effect, FileMode, Finding, FindingCode, HostId, Owned,
     OwnedKind, Proposal, ResourceId, ResourceKind, Risk, SecretId, Severity, Step, StorageId, Wave,
 };
-use crate::storage::{gluster, iscsi, mount_unit, nfs};
+use crate::storage::{gluster, iscsi, mount_unit, nfs, service};
 
 /// What becomes of data that the file no longer asks for.
 #[derive(Clone, Copy)]
@@ -160,8 +160,8 @@ fn steps(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> Res
             run(ResourceKind::Peer, Wave::ReleaseService, title, gluster::commands::detach(name))
         }
         OwnedKind::Service => {
-            let disable = Command::new("systemctl").args(["disable", "--quiet", "--now", "--", name]);
-            run(ResourceKind::Service, Wave::ReleaseHost, format!("stop and disable {name}"), vec![disable])
+            let title = format!("stop and disable {name}");
+            run(ResourceKind::Service, Wave::ReleaseHost, title, vec![service::stop_and_disable(name)])
         }
         OwnedKind::Directory => {
             let path = removal(ResourceKind::Directory).path()?;

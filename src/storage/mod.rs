@@ -18,6 +18,7 @@ pub mod packages;
 pub mod planning;
 pub mod pool;
 pub mod probe;
+pub mod service;
 pub mod spec;
 pub mod stamp_file;
 

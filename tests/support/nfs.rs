@@ -83,6 +83,7 @@ impl Servers {
                 }
                 answer(0, "")
             }
+            ("sh", ["-c", _, "stor-nfsd"]) => answer(0, ""),
             ("sh", ["-c", _, "stor-ganesha", number, _]) => self.shown(host, number),
             ("systemctl", ["enable", "--quiet", "--now", "--", "nfs-server.service"]) => {
                 if !kernel || !self.nfsd.contains(host) {

@@ -52,6 +52,8 @@ pub struct Seat {
     pub local_locks: bool,
     pub pool: Option<(&'static str, &'static str)>,
     pub conf: &'static str,
+    /// Whose the files are that root makes: with its rights taken away, another user's.
+    pub root_is: &'static str,
 }
 
 impl Default for Seat {
@@ -67,6 +69,7 @@ impl Default for Seat {
             local_locks: false,
             pool: Some(("active", DIRECTORY)),
             conf: "user = \"root\"\ngroup = \"root\"\ndynamic_ownership = 0\n",
+            root_is: "root",
         }
     }
 }
@@ -219,7 +222,7 @@ fn probe(seat: &Seat, files: &mut BTreeMap<String, File>, name: &str, args: &[&s
         ("stor-probe-write", [probe, nonce, _]) => {
             let file = File { text: (*nonce).to_owned(), locked: true, ..File::default() };
             files.insert((*probe).to_owned(), file);
-            format!("written {nonce}\nlocked 42 fcntl\n")
+            format!("written {nonce}\nmade-by {}\nlocked 42 fcntl\n", seat.root_is)
         }
         ("stor-probe-read", [user, _, own, _, words @ ..]) => {
             let mut out: String = words

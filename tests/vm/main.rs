@@ -5,9 +5,11 @@
 #![expect(clippy::disallowed_methods, reason = "the tests start stor")]
 
 mod core;
+mod gluster;
 mod harness;
 mod iscsi;
 mod iscsi_backing;
 mod iscsi_sessions;
+mod mixed;
 mod nfs;
 mod xen;

@@ -124,3 +124,62 @@ fn firewalls_that_drop_let_only_the_named_peers_in() {
     machines.reboot("store1");
     machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
 }
+
+#[test]
+#[ignore = "needs virtual machines: make test-vm"]
+fn what_serves_an_export_and_whose_rights_it_takes_change_under_kernel_mounts() {
+    let machines = Machines::with_packages(&INSTALLED, &cluster("cluster-nfs.yaml"));
+    // As a host is on which nobody serves anything yet: what others have started, stor does not stop.
+    machines.on("store1", "systemctl disable --quiet --now nfs-server");
+    let before = Traces::of(&machines);
+    machines.stor(&["apply", "--yes"]).exits(0);
+    machines.stor(&["start", "web1"]).exits(0);
+    machines.beats_on("kvm1", IMAGE, 3);
+
+    // Whose rights are taken away changes for a guest that runs no more.
+    machines.stor(&["migrate", "web1", "--cold", "--shutdown", "--to", "kvm2"]).exits(0);
+    machines.beats_on("kvm2", IMAGE, 3);
+    machines.on("kvm2", "virsh -q destroy web1");
+    let owner = |name: &str| machines.on("kvm1", &format!("id -{name} libvirt-qemu")).trim().to_owned();
+    let squash = format!("squash: root, anonuid: {}, anongid: {} }}", owner("u"), owner("g"));
+    machines.edit("provider: kernel }", &format!("provider: kernel, {squash}"));
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(4);
+    machines
+        .stor(&["apply", "--yes", "--prune"])
+        .exits(0)
+        .says(&["every hypervisor reaches the same images"]);
+    let shown = machines.on("store1", "exportfs -v");
+    assert!(shown.contains(",root_squash"), "{shown}");
+    starts_and_stops(&machines);
+
+    machines.edit("provider: kernel,", "provider: ganesha,");
+    machines
+        .stor(&["apply", "--yes", "--prune"])
+        .exits(0)
+        .says(&["every hypervisor reaches the same images"]);
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    assert!(machines.on("store1", "ss -Hltnp sport = :2049").contains("ganesha"));
+    starts_and_stops(&machines);
+
+    machines.edit(&format!("provider: ganesha, {squash}"), "provider: kernel }");
+    machines
+        .stor(&["apply", "--yes", "--prune"])
+        .exits(0)
+        .says(&["every hypervisor reaches the same images"]);
+    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    assert!(machines.on("store1", "exportfs -v").contains("no_root_squash"));
+    starts_and_stops(&machines);
+    machines.stor(&["destroy", "--yes"]).exits(0);
+    before.are_those_of(&machines);
+}
+
+/// The guest, which is on kvm2, runs, moves to kvm1, back, and stops.
+fn starts_and_stops(machines: &Machines) {
+    machines.stor(&["start", "web1"]).exits(0);
+    machines.beats_on("kvm2", IMAGE, 3);
+    machines.stor(&["migrate", "web1", "--to", "kvm1"]).exits(0);
+    machines.stor(&["migrate", "web1", "--to", "kvm2"]).exits(0);
+    machines.beats_on("kvm2", IMAGE, 3);
+    assert!(machines.heartbeat("kvm2", IMAGE).is_intact());
+    machines.on("kvm2", "virsh -q destroy web1");
+}

@@ -3,7 +3,7 @@ find /etc/systemd/system -type f 2>/dev/null
 find /etc/systemd/system -type l ! -lname '/usr/lib/systemd/*' ! -lname '/lib/systemd/*' ! -lname /dev/null 2>/dev/null
 find /etc/exports.d /etc/nfs.conf.d /etc/ganesha /etc/libvirt/storage /etc/libvirt/qemu /etc/libvirt/libxl /etc/libvirt/secrets /etc/tgt/conf.d \
   /etc/iscsi/nodes /etc/iscsi/send_targets /var/lib/iscsi /var/lib/stor /root/.ssh /var/lib/glusterd/vols \
-  /var/lib/glusterd/peers -type f,l 2>/dev/null | grep -vE 'nfs.conf.d/local.conf|ganesha/(ganesha|vfs).conf' | sort
+  /var/lib/glusterd/peers -type f,l 2>/dev/null | grep -vE 'nfs.conf.d/local.conf|ganesha/(ganesha|vfs|ganesha-ha).conf' | sort
 echo "$(wc -l < /root/.ssh/authorized_keys) keys let in"
 ls /var/lib/libvirt/images
 grep -E ' (nfs4?|fuse.glusterfs) ' /proc/self/mounts

@@ -60,12 +60,6 @@ fn gluster() -> Command {
     Command::new("gluster").arg("--mode=script").deadline(CLUSTER_DEADLINE)
 }
 
-/// Has the daemon run now and with the host.
-#[must_use]
-pub fn enable_daemon() -> Command {
-    Command::new("systemctl").args(["enable", "--quiet", "--now", "--", DAEMON])
-}
-
 /// Makes a brick's directory with all its parents; glusterd itself would make the last one only.
 #[must_use]
 pub fn make_brick(path: &AbsPath) -> Command {

@@ -30,6 +30,8 @@ pub enum NoFacts {
 pub struct Written {
     /// Whether the nonce was written and fsynced; the error text if not.
     pub nonce: Result<(), String>,
+    /// Whose the file is that root of this host made: another user's where the storage takes root's rights away.
+    pub made_by: Option<String>,
     /// The process that holds the lock, and with which kind of lock; the error text if there is none.
     pub lock: Result<Hold, String>,
 }
@@ -149,11 +151,15 @@ fn yes_or(rest: &str) -> Result<(), String> {
 /// # Errors
 /// [`NoFacts`]
 pub fn written(answer: &Answer) -> Result<Written, NoFacts> {
-    let mut written =
-        Written { nonce: Err("not tried".to_owned()), lock: Err("no probe file to lock".to_owned()) };
+    let mut written = Written {
+        nonce: Err("not tried".to_owned()),
+        made_by: None,
+        lock: Err("no probe file to lock".to_owned()),
+    };
     for (word, rest) in facts(answer)? {
         match word {
             "written" => written.nonce = Ok(()),
+            "made-by" => written.made_by = Some(rest.to_owned()),
             "write-failed" => written.nonce = Err(rest.to_owned()),
             "lock-failed" => written.lock = Err(rest.to_owned()),
             "locked" => {

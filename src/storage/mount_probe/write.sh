@@ -10,6 +10,7 @@ if ! why=$( (printf '%-4095s\n' "$nonce" | dd of="$probe" bs=4096 count=1 iflag=
     exit 0
 fi
 echo "written $nonce"
+echo "made-by $(stat -c %U -- "$probe")"
 exec 9<>"$probe"
 if why=$(flock $mode -n -x 9 2>&1); then
     # The lock belongs to the open file, which the sleeping process inherits. It must not keep anything else open.

@@ -89,12 +89,6 @@ pub fn give_directory(path: &AbsPath, owner: &str) -> Command {
     Command::new("chown").args([owner, "--", path.as_str()])
 }
 
-/// Has a service run now and with the host.
-#[must_use]
-pub fn enable(unit: &str) -> Command {
-    Command::new("systemctl").args(["enable", "--quiet", "--now", "--", unit])
-}
-
 /// What is mounted: `ADDRESS:/PATH`.
 #[must_use]
 pub fn source(cluster: &Cluster, spec: &NfsSpec) -> String {

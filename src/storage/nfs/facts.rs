@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::commands::kernel::PortsIn;
 use super::commands::{self, ganesha, kernel};
-use super::spec::{NfsSpec, Provider, Squash};
+use super::spec::{NfsSpec, Provider};
 use crate::model::{AbsPath, Answer, Command, Observations, Query, StorageId};
 use crate::spec::Cluster;
 use crate::storage::facts::FactsError;
@@ -148,10 +148,9 @@ fn addresses(name: &str) -> Query {
     Query::new(Command::new("getent").args(["ahosts", name]).deadline(RESOLVE_DEADLINE))
 }
 
-/// Images whose owner counts: where everybody who writes them has one user on the server.
+/// Images whose owner counts: where clients get a user of their own.
 fn owned_images(cluster: &Cluster, id: &StorageId, spec: &NfsSpec) -> Vec<String> {
-    let one_user = matches!(spec.squash, Squash::All(_)) || spec.mount.is_none();
-    let images = cluster.images_on(id).filter(|_| one_user && spec.squash.anonymous().is_some());
+    let images = cluster.images_on(id).filter(|_| spec.squash.anonymous().is_some());
     images.map(|image| format!("{}/{}", spec.path, image.file_name())).collect()
 }
 

@@ -3,20 +3,23 @@
 use super::{View, code_of, identity};
 use crate::libvirt::qemu_conf::{DynamicOwnership, QemuUser};
 use crate::model::{FindingCode, HostId, ResourceId, ResourceKind};
-use crate::storage::mount_probe::seen::{Looked, OwnSeen};
-use crate::verify::evidence::ScopedImage;
+use crate::storage::mount_probe::seen::{ImageSeen, Looked, OwnSeen};
+use crate::verify::evidence::{MountedEvidence, ScopedImage};
 use crate::verify::matrix::{Check, CheckKind, Verdict};
 
 const KIND: CheckKind = CheckKind::Access;
 
-/// The user and what the host saw; or the check that says why there is nothing to judge.
-fn known<'a>(view: &View<'a>, host: &HostId) -> Result<(&'a QemuUser, &'a Looked), Box<Check>> {
+/// The user, the host's evidence, and what it saw; or the check that says why there is nothing to judge.
+fn known<'a>(
+    view: &View<'a>,
+    host: &HostId,
+) -> Result<(&'a QemuUser, &'a MountedEvidence, &'a Looked), Box<Check>> {
     let (Some(seen), Some(evidence)) = (view.mounted(host), view.host(host)) else {
         return Err(Box::new(view.uncovered(KIND, host)));
     };
     let looked = seen.looked.as_ref().map_err(|why| Box::new(view.missing(KIND, host, why)))?;
     match &evidence.user {
-        Ok(Some(user)) => Ok((user, looked)),
+        Ok(Some(user)) => Ok((user, seen, looked)),
         Ok(None) => {
             let seen =
                 "QEMU's user is not known: qemu.conf names none, and there is neither libvirt-qemu nor qemu";
@@ -26,15 +29,19 @@ fn known<'a>(view: &View<'a>, host: &HostId) -> Result<(&'a QemuUser, &'a Looked
     }
 }
 
-/// libvirt makes QEMU's user the owner before a guest starts, and the storage lets it: proved on the probe file.
-fn given(user: &QemuUser, own: Option<&OwnSeen>) -> bool {
+/// libvirt makes QEMU's user the owner before a guest starts, and the storage lets it: proved on the probe file. Where the storage
+/// takes root's rights away, root gives away only what is the user's whom it becomes there (chown(2)).
+fn given(user: &QemuUser, seen: &MountedEvidence, own: Option<&OwnSeen>, image: &ImageSeen) -> bool {
+    let made_by = seen.written.as_ref().ok().and_then(|written| written.made_by.as_deref());
+    let owner = image.owner.split(' ').next();
     user.dynamic_ownership == DynamicOwnership::On
         && own.is_some_and(|own| own.chown.is_ok() && own.write.is_ok())
+        && (made_by == Some("root") || (made_by == owner && made_by != Some("UNKNOWN")))
 }
 
 /// QEMU's user opens the image for reading and for writing.
 pub(super) fn image(view: &View<'_>, image: &ScopedImage, host: &HostId) -> Check {
-    let (user, looked) = match known(view, host) {
+    let (user, evidence, looked) = match known(view, host) {
         Ok(known) => known,
         Err(check) => return *check,
     };
@@ -49,7 +56,7 @@ pub(super) fn image(view: &View<'_>, image: &ScopedImage, host: &HostId) -> Chec
     }
     let denials =
         denied.iter().all(|said| code_of(said, FindingCode::ProbeFailed) == FindingCode::AccessDenied);
-    if denials && given(user, looked.own.as_ref()) {
+    if denials && given(user, evidence, looked.own.as_ref(), seen) {
         let seen = format!(
             "owner {}; libvirt gives it to {name} before a guest starts (dynamic_ownership), which the storage lets it do",
             seen.owner
@@ -80,7 +87,7 @@ pub(super) fn image(view: &View<'_>, image: &ScopedImage, host: &HostId) -> Chec
 
 /// QEMU's user writes to stor's own probe file: what a storage without images can show.
 pub(super) fn storage(view: &View<'_>, host: &HostId) -> Check {
-    let (user, looked) = match known(view, host) {
+    let (user, _, looked) = match known(view, host) {
         Ok(known) => known,
         Err(check) => return *check,
     };

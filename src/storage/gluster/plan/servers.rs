@@ -12,6 +12,7 @@ use crate::storage::gluster::commands;
 use crate::storage::gluster::facts::{self, Peer, Said, ServerFacts, Volume};
 use crate::storage::packages;
 use crate::storage::planning::Service;
+use crate::storage::service::enable_and_start;
 
 /// The servers, as far as they are known.
 pub(super) struct Servers<'a> {
@@ -125,7 +126,7 @@ fn prerequisites(subject: &Subject<'_>, id: &HostId, facts: &ServerFacts, out: &
         return;
     }
     let what = ResourceId::new(ResourceKind::Service, commands::DAEMON);
-    let effect = Effect::Run(vec![commands::enable_daemon()]);
+    let effect = Effect::Run(vec![enable_and_start(commands::DAEMON)]);
     let difference =
         Difference::new(format!("service.{}", commands::DAEMON), "enabled, active", facts.daemon.summary());
     let mut step = Step::new(Wave::Prerequisites, id, what, "enable and start glusterd", effect)

@@ -7,9 +7,10 @@ mod live;
 use super::backing::Grown;
 use super::server::Server;
 use super::{Subject, daemon, target};
-use crate::model::{Command, Difference, Effect, Proposal, ResourceId, ResourceKind, Secret, Step, Wave};
+use crate::model::{Difference, Effect, Proposal, ResourceId, ResourceKind, Secret, Step, Wave};
 use crate::storage::iscsi::commands::tgt;
 use crate::storage::iscsi::spec::ChapSpec;
+use crate::storage::service::enable_and_start;
 
 /// Plans everything about tgt.
 pub(super) fn plan(server: &Server<'_>, grown: Grown, out: &mut Proposal) {
@@ -44,11 +45,10 @@ fn service(server: &Server<'_>, out: &mut Proposal) {
         return;
     }
     let unit = tgt::service(facts.family);
-    let run = Command::new("systemctl").args(["enable", "--quiet", "--now", "--", unit]);
     let what = ResourceId::new(ResourceKind::Service, unit);
     let why = Difference::new(format!("service.{unit}"), "enabled, active", facts.tgt_unit.summary());
     let title = "enable and start tgt".to_owned();
-    let step = server.step(Wave::Export, what, title, Effect::Run(vec![run])).because(why);
+    let step = server.step(Wave::Export, what, title, Effect::Run(vec![enable_and_start(unit)])).because(why);
     out.steps.push(if facts.tgt_unit.is_enabled() { step } else { step.owning(daemon(unit)) });
 }
 

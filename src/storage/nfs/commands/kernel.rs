@@ -2,6 +2,8 @@
 //!
 //! Sources: exports(5), exportfs(8), nfs.conf(5).
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::{LOCKD_PORT, MOUNTD_PORT, STATD_OUTGOING_PORT, STATD_PORT, clients, header};
@@ -45,6 +47,19 @@ done
 
 /// Has the server forget what is exported no more; succeeds where there is no server (any more).
 const FORGET: &str = "command -v exportfs >/dev/null || exit 0; exec exportfs -ra";
+
+/// Waits until the server's grace period is over, in which every file that a client opens waits: after a start it lasts for 90 s where
+/// clients are on record that may reclaim their locks (RFC 8881, section 8.4.2.1). An older kernel does not say (fs/nfsd/nfsctl.c,
+/// `v4_end_grace`), and a longer grace period is somebody's wish.
+const AWAIT: &str = r#"
+left=120
+until [ "$(cat /proc/fs/nfsd/v4_end_grace 2>&1)" != N ] || [ $left = 0 ]; do
+    left=$((left - 1))
+    sleep 1
+done
+"#;
+/// Longer than that.
+const AWAIT_DEADLINE: Duration = Duration::from_secs(180);
 
 /// The identifier of an export's file system (`fsid=`): the same after a reboot, on whatever device the directory lies.
 #[must_use]
@@ -170,4 +185,10 @@ impl PortsIn {
 #[must_use]
 pub fn restart_side_daemons() -> Command {
     Command::new("systemctl").args(["try-restart", "--", "rpc-statd.service", "nfs-mountd.service"])
+}
+
+/// Waits until a server that was started serves clients, two minutes at most.
+#[must_use]
+pub fn past_grace() -> Command {
+    Command::new("sh").args(["-c", AWAIT, "stor-nfsd"]).deadline(AWAIT_DEADLINE)
 }

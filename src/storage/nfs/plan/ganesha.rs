@@ -9,6 +9,7 @@ use crate::model::{Difference, Effect, FileContent, Proposal, ResourceId, Resour
 use crate::storage::facts::FactsError;
 use crate::storage::nfs::commands;
 use crate::storage::nfs::commands::ganesha::{self, SERVICE};
+use crate::storage::service::enable_and_start;
 
 /// Plans package, export and daemon.
 pub(super) fn plan(server: &Server<'_>, out: &mut Proposal) -> Result<(), FactsError> {
@@ -39,7 +40,7 @@ pub(super) fn plan(server: &Server<'_>, out: &mut Proposal) -> Result<(), FactsE
     }
     if active && settings && !server.facts.ganesha.is_enabled() {
         let what = ResourceId::new(ResourceKind::Service, SERVICE);
-        let run = Effect::Run(vec![commands::enable(SERVICE)]);
+        let run = Effect::Run(vec![enable_and_start(SERVICE)]);
         let why = Difference::new(format!("service.{SERVICE}"), "enabled", server.facts.ganesha.summary());
         let step = server.step(Wave::Export, what, "have nfs-ganesha start with the host".to_owned(), run);
         out.steps.push(step.because(why).owning(daemon(SERVICE)));

@@ -13,6 +13,7 @@ use crate::storage::facts::FactsError;
 use crate::storage::nfs::commands::kernel::{self, PortsIn, SERVICE};
 use crate::storage::nfs::commands::{self, same_clients};
 use crate::storage::nfs::spec::Version;
+use crate::storage::service::enable_and_start;
 
 /// The word behind `stor` in the marks around the ports in a file of the distribution's.
 const PORTS_MARKER: &str = "nfs-ports";
@@ -104,7 +105,7 @@ fn service(server: &Server<'_>, out: &mut Proposal) {
         return;
     }
     let what = ResourceId::new(ResourceKind::Service, SERVICE);
-    let effect = Effect::Run(vec![commands::enable(SERVICE)]);
+    let effect = Effect::Run(vec![enable_and_start(SERVICE), kernel::past_grace()]);
     let why = Difference::new(format!("service.{SERVICE}"), "enabled, active", state.summary());
     let mut step =
         server.step(Wave::Prerequisites, what, "enable and start the kernel's NFS server".to_owned(), effect);

@@ -10,7 +10,7 @@ use crate::storage::facts::FactsError;
 use crate::storage::mount_client::{self, Anew};
 use crate::storage::nfs::commands;
 use crate::storage::nfs::facts::{self, ServerFacts};
-use crate::storage::nfs::spec::Provider;
+use crate::storage::nfs::spec::{Provider, Squash};
 use crate::storage::packages::{self, Need};
 use crate::storage::planning::Service;
 
@@ -233,11 +233,14 @@ fn nameless(server: &Server<'_>, out: &mut Proposal) {
     }
 }
 
-/// Gives images to the user that clients are to have, before they have it: whoever runs goes on.
+/// Gives images to the user that clients are to have, before they have it: whoever runs goes on. Where hypervisors mount and keep all
+/// users but root, QEMU may have a user of its own; nobody could reach root's images any more.
 fn owners(server: &Server<'_>, out: &mut Proposal) {
     let Subject { spec, .. } = *server.subject;
     let Some(user) = spec.squash.anonymous() else { return };
-    let wrong: Vec<_> = server.facts.owners.iter().filter(|(_, owner)| owner.0 != user.uid).collect();
+    let one_user = matches!(spec.squash, Squash::All(_)) || spec.mount.is_none();
+    let is_wrong = |owner: u32| owner != user.uid && (one_user || owner == 0);
+    let wrong: Vec<_> = server.facts.owners.iter().filter(|(_, owner)| is_wrong(owner.0)).collect();
     let Some((_, first)) = wrong.first() else { return };
     if !server.record.owns(OwnedKind::DataDirectory, spec.path.as_str()) {
         return;
