@@ -81,31 +81,45 @@ fn show(plan: &Plan) -> String {
 
 #[test]
 fn a_saved_file_of_a_real_server_is_read_as_what_it_offers() {
-    let text = include_str!("../fixtures/outputs/saveconfig/debian13-targetcli2.1.53-chap.json");
-    let config = lio::read_saved(text).unwrap();
-    let target = &config.targets["iqn.2026-01.example.stor:store1.luns"];
-    assert!(target.authentication && target.enabled && target.groups == 1);
-    // targetcli leaves the target's name to everybody who asks for it.
-    assert!(target.open);
-    assert_eq!(target.portals, BTreeSet::from([Portal { address: "10.78.0.11".to_owned(), port: 3260 }]));
-    assert_eq!(target.luns, BTreeMap::from([(0, "web1".to_owned()), (1, "web2".to_owned())]));
-    let kvm1 = Initiator {
-        user: Some("kvm1".to_owned()),
-        luns: BTreeMap::from([(0, 0), (1, 1)]),
-        ..Initiator::default()
-    };
-    assert_eq!(target.initiators["iqn.2026-01.example.stor:kvm1"], kvm1);
-    let web1 = &config.objects["web1"];
-    assert_eq!((web1.plugin.as_str(), web1.path.as_str()), ("fileio", "/srv/iscsi/web1.img"));
-    assert_eq!((web1.size, web1.write_back), (Some(67_108_864), false));
-    assert_eq!(web1.serial, "5943a99f-0817-4c30-a710-24847d454936");
-    assert_eq!(config.objects["web2"].plugin, "block");
+    for (text, serial) in [
+        (
+            include_str!("../fixtures/outputs/saveconfig/debian13-targetcli2.1.53-chap.json"),
+            "5943a99f-0817-4c30-a710-24847d454936",
+        ),
+        (
+            include_str!("../fixtures/outputs/saveconfig/debian12-targetcli2.1.53-chap.json"),
+            "65924698-7d3d-4825-bc30-b14c6ae55470",
+        ),
+    ] {
+        let config = lio::read_saved(text).unwrap();
+        let target = &config.targets["iqn.2026-01.example.stor:store1.luns"];
+        assert!(target.authentication && target.enabled && target.groups == 1);
+        // targetcli leaves the target's name to everybody who asks for it.
+        assert!(target.open);
+        assert_eq!(target.portals, BTreeSet::from([Portal { address: "10.78.0.11".to_owned(), port: 3260 }]));
+        assert_eq!(target.luns, BTreeMap::from([(0, "web1".to_owned()), (1, "web2".to_owned())]));
+        let kvm1 = Initiator {
+            user: Some("kvm1".to_owned()),
+            luns: BTreeMap::from([(0, 0), (1, 1)]),
+            ..Initiator::default()
+        };
+        assert_eq!(target.initiators["iqn.2026-01.example.stor:kvm1"], kvm1);
+        let web1 = &config.objects["web1"];
+        assert_eq!((web1.plugin.as_str(), web1.path.as_str()), ("fileio", "/srv/iscsi/web1.img"));
+        assert_eq!((web1.size, web1.write_back), (Some(67_108_864), false));
+        assert_eq!(web1.serial, serial);
+        assert_eq!(config.objects["web2"].plugin, "block");
+    }
 }
 
 #[test]
 fn a_server_that_offers_nothing_and_one_without_its_library_have_no_targets() {
-    let text = include_str!("../fixtures/outputs/saveconfig/debian13-targetcli2.1.53-nothing.json");
-    assert_eq!(lio::read_saved(text).unwrap(), lio::Config::default());
+    for text in [
+        include_str!("../fixtures/outputs/saveconfig/debian13-targetcli2.1.53-nothing.json"),
+        include_str!("../fixtures/outputs/saveconfig/debian12-targetcli2.1.53-nothing.json"),
+    ] {
+        assert_eq!(lio::read_saved(text).unwrap(), lio::Config::default());
+    }
     assert_eq!(lio::read("{}\n").unwrap(), lio::Lio::default());
     assert!(lio::read("Traceback (most recent call last):").is_err());
 }

@@ -1,5 +1,4 @@
-//! What is read from the answers of real NFS servers and mounts (`scripts/capture-vm` captured them: those of Debian 13 on virtual machines,
-//! those of Debian 12 in a container of it, whose kernel had no nfsd).
+//! What is read from the answers of real NFS servers and mounts (`scripts/capture-vm` captured them, on virtual machines).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
 
@@ -97,8 +96,10 @@ fn mounts_of_every_kind_are_told_apart() {
         ("nfs3", "nfs from 10.78.0.11:/srv/vmstore"),
         ("netfs", "nfs4 from 10.78.0.11:/srv/vmstore"),
     ] {
-        let table = mount_table::parse(&output(&format!("mountinfo/debian13-nfs-utils2.8.3-{case}.txt")));
-        assert_eq!(mount_table::at(&table, &place).unwrap().to_string(), expected);
+        for release in RELEASES {
+            let table = mount_table::parse(&output(&format!("mountinfo/{release}-{case}.txt")));
+            assert_eq!(mount_table::at(&table, &place).unwrap().to_string(), expected, "{release}");
+        }
     }
 }
 

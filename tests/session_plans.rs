@@ -293,45 +293,59 @@ fn a_guest_that_uses_a_lun_by_any_of_its_paths_keeps_the_session() {
     }
 }
 
+/// What a host shows, and when it shows nothing, what open-iscsi keeps, and the pool: on Debian 13 and on Debian 12.
+const RELEASES: [[&str; 4]; 2] = [
+    [
+        include_str!("../fixtures/outputs/sessions/debian13-linux6.12-one-portal.txt"),
+        include_str!("../fixtures/outputs/sessions/debian13-linux6.12-nothing.txt"),
+        include_str!("../fixtures/outputs/iscsiadm/debian13-open-iscsi2.1.11-stor-record.txt"),
+        include_str!("../fixtures/outputs/virsh/debian13-libvirt11.3-stor-pool-iscsi.xml"),
+    ],
+    [
+        include_str!("../fixtures/outputs/sessions/debian12-linux6.1-one-portal.txt"),
+        include_str!("../fixtures/outputs/sessions/debian12-linux6.1-nothing.txt"),
+        include_str!("../fixtures/outputs/iscsiadm/debian12-open-iscsi2.1.8-stor-record.txt"),
+        include_str!("../fixtures/outputs/virsh/debian12-libvirt9.0-stor-pool-iscsi.xml"),
+    ],
+];
+
 #[test]
 fn sessions_and_records_of_a_real_host_are_read() {
-    let text = include_str!("../fixtures/outputs/sessions/debian13-linux6.12-one-portal.txt");
-    let seen = sessions::read(text).unwrap();
     let portal = Portal { address: "10.78.0.11".to_owned(), port: 3260 };
-    assert!(seen.transport && seen.sessions[&portal].is_logged_in());
-    let disk = &seen.sessions[&portal].disks[&1];
-    assert_eq!((disk.name.as_str(), disk.size), ("sdb", 64 << 20));
-    assert_eq!(disk.serial.as_deref(), Some("96c741bac199507b9a758bcf3bcd9fe3"));
-    assert_eq!(seen.paths.values().collect::<Vec<_>>(), ["sda", "sdb"]);
-    let joined = include_str!("../fixtures/outputs/sessions/debian13-linux6.12-multipath-ways-1.txt");
-    let joined = sessions::read(joined).unwrap();
-    let holders: Vec<_> = joined.disks().flat_map(|(_, disk)| &disk.holders).collect();
-    assert!(holders.iter().all(|holder| holder.kind == "mpath" && holder.size == 64 << 20), "{holders:?}");
-    assert_eq!((holders.len(), joined.sizes(1)), (2, BTreeSet::from([64 << 20])));
-    let none = include_str!("../fixtures/outputs/sessions/debian13-linux6.12-nothing.txt");
-    let none = sessions::read(none).unwrap();
-    assert!(none.transport && none.sessions.is_empty());
-    assert_eq!(sessions::read("lun 1 sda 12 x\n"), Err("lun 1 sda 12 x".to_owned()), "of no session");
-    assert!(sessions::read("sh: 1: nonsense\n").is_err());
-
-    let text = include_str!("../fixtures/outputs/iscsiadm/debian13-open-iscsi2.1.11-stor-record.txt");
     let record = Record {
         startup: "automatic".to_owned(),
         authmethod: "CHAP".to_owned(),
         user: Some("stor".to_owned()),
         replacement_timeout: "120".to_owned(),
     };
-    assert_eq!(sessions::read_records(text), BTreeMap::from([(portal, record)]));
+    for [shown, nothing, records, _] in RELEASES {
+        let seen = sessions::read(shown).unwrap();
+        assert!(seen.transport && seen.sessions[&portal].is_logged_in());
+        let disk = &seen.sessions[&portal].disks[&1];
+        assert_eq!((disk.name.as_str(), disk.size), ("sdb", 64 << 20));
+        assert_eq!(disk.serial.as_deref(), Some("96c741bac199507b9a758bcf3bcd9fe3"));
+        assert_eq!(seen.paths.values().collect::<Vec<_>>(), ["sda", "sdb"]);
+        let none = sessions::read(nothing).unwrap();
+        assert!(none.transport && none.sessions.is_empty());
+        assert_eq!(sessions::read_records(records), BTreeMap::from([(portal.clone(), record.clone())]));
+    }
+    let joined = include_str!("../fixtures/outputs/sessions/debian13-linux6.12-multipath-ways-1.txt");
+    let joined = sessions::read(joined).unwrap();
+    let holders: Vec<_> = joined.disks().flat_map(|(_, disk)| &disk.holders).collect();
+    assert!(holders.iter().all(|holder| holder.kind == "mpath" && holder.size == 64 << 20), "{holders:?}");
+    assert_eq!((holders.len(), joined.sizes(1)), (2, BTreeSet::from([64 << 20])));
+    assert_eq!(sessions::read("lun 1 sda 12 x\n"), Err("lun 1 sda 12 x".to_owned()), "of no session");
+    assert!(sessions::read("sh: 1: nonsense\n").is_err());
 }
 
 #[test]
 fn a_pool_of_a_real_host_is_what_stor_wrote() {
-    let shown = include_str!("../fixtures/outputs/virsh/debian13-libvirt11.3-stor-pool-iscsi.xml");
     let login = pool_xml::ChapLogin { user: "stor", usage: "stor-vm-iscsi-san" };
-    let source = pool_xml::IscsiSource { address: "10.78.0.11", port: 3260, target: IQN, login: Some(login) };
-    let wanted = pool_xml::iscsi_pool(&"san".parse().unwrap(), source);
-    let (wanted, shown) = (pool_xml::parse(&wanted).unwrap(), pool_xml::parse(shown).unwrap());
-    assert_eq!(wanted.differences(&shown), vec![]);
+    for ([.., shown], target) in RELEASES.into_iter().zip([IQN, "iqn.2026-01.org.example:san"]) {
+        let source = pool_xml::IscsiSource { address: "10.78.0.11", port: 3260, target, login: Some(login) };
+        let wanted = pool_xml::parse(&pool_xml::iscsi_pool(&"san".parse().unwrap(), source)).unwrap();
+        assert_eq!(wanted.differences(&pool_xml::parse(shown).unwrap()), vec![]);
+    }
     for text in [
         include_str!("../fixtures/outputs/virsh/debian13-libvirt11.3-pool-capabilities-iscsi.xml"),
         include_str!("../fixtures/outputs/virsh/debian12-libvirt9.0-pool-capabilities-iscsi.xml"),

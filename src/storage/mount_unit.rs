@@ -305,6 +305,13 @@ mod tests {
         let active = file("debian13-systemd257-mount-active");
         assert!(active.is_active() && active.is_enabled() && active.exists() && !active.needs_reload);
         assert_eq!(active.what, "10.77.0.11:/gfs");
+        for release in ["debian13-systemd257", "debian12-systemd252"] {
+            let mounted = file(&format!("{release}-nfs-mounted"));
+            assert!(mounted.is_active() && mounted.is_enabled(), "{release}");
+            assert_eq!(mounted.what, "10.78.0.11:/srv/vmstore");
+            let manual = file(&format!("{release}-nfs-by-hand"));
+            assert!(manual.is_active() && !manual.is_enabled() && manual.fragment.is_empty(), "{release}");
+        }
         let manual = file("debian13-systemd257-mount-by-hand");
         assert!(manual.is_active() && !manual.is_enabled());
         assert_eq!((manual.fragment.as_str(), manual.what.as_str()), ("", "10.77.0.12:gfs"));

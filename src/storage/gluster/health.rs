@@ -164,6 +164,10 @@ mod tests {
         assert_eq!(seen.state, HealthState::Healthy, "{seen:?}");
         assert!(seen.summary.starts_with("started, 3 of 3 bricks up"), "{}", seen.summary);
         assert_eq!(seen.parts.len(), 3);
+        let older =
+            health(include_str!("../../../fixtures/outputs/gluster/debian12-glusterfs10.3-health.xml"));
+        assert_eq!(older.state, HealthState::Healthy);
+        assert_eq!(older.summary, "started, 3 of 3 bricks up, nothing to heal");
     }
 
     #[test]
@@ -184,6 +188,10 @@ mod tests {
             "../../../fixtures/outputs/gluster/debian13-glusterfs11.1-health-not-started.xml"
         ));
         assert_eq!((seen.state, seen.summary.as_str()), (HealthState::Down, "created"));
+        let older = health(include_str!(
+            "../../../fixtures/outputs/gluster/debian12-glusterfs10.3-health-not-started.xml"
+        ));
+        assert_eq!((older.state, older.summary.as_str()), (HealthState::Down, "created"));
         assert_eq!(health("").state, HealthState::Unknown);
     }
 }

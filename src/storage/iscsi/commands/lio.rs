@@ -164,12 +164,24 @@ mod tests {
 
     #[test]
     fn a_serial_number_makes_the_wwid_that_initiators_show() {
-        let shown = include_str!("../../../../fixtures/outputs/lsblk/debian13-util-linux2.41-iscsi.json");
-        let saved =
-            include_str!("../../../../fixtures/outputs/saveconfig/debian13-targetcli2.1.53-chap.json");
-        for serial in ["5943a99f-0817-4c30-a710-24847d454936", "c11bf3dc-af97-4548-992e-23665f4adb55"] {
-            assert!(saved.contains(serial));
-            assert!(shown.contains(&format!("\"wwn\": \"0x{}\"", wwid(serial))), "{}", wwid(serial));
+        for (shown, saved) in [
+            (
+                include_str!("../../../../fixtures/outputs/lsblk/debian13-util-linux2.41-iscsi.json"),
+                include_str!("../../../../fixtures/outputs/saveconfig/debian13-targetcli2.1.53-chap.json"),
+            ),
+            (
+                include_str!("../../../../fixtures/outputs/lsblk/debian12-util-linux2.38-iscsi.json"),
+                include_str!("../../../../fixtures/outputs/saveconfig/debian12-targetcli2.1.53-chap.json"),
+            ),
+        ] {
+            let objects = crate::storage::iscsi::facts::lio::read_saved(saved).unwrap().objects;
+            assert_eq!(objects.len(), 2);
+            for wwid in objects.values().map(|object| wwid(&object.serial)) {
+                assert!(
+                    shown.replace("\":\"", "\": \"").contains(&format!("\"wwn\": \"0x{wwid}\"")),
+                    "{wwid}"
+                );
+            }
         }
     }
 }

@@ -83,7 +83,7 @@ mod tests {
         let newer = packaged!("debian13-open-iscsi2.1.11");
         assert_eq!(read(newer), Some("iqn.1993-08.org.debian:01:43465b67751"));
         let older = packaged!("debian12-open-iscsi2.1.8");
-        assert_eq!(read(older), Some("iqn.1993-08.org.debian:01:4bfe9943faf"));
+        assert_eq!(read(older), Some("iqn.1993-08.org.debian:01:df326d1a802b"));
         assert_eq!(read("GenerateName=yes\n"), None);
         assert_eq!(read(""), None);
     }
