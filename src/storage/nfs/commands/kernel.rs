@@ -48,12 +48,14 @@ done
 /// Has the server forget what is exported no more; succeeds where there is no server (any more).
 const FORGET: &str = "command -v exportfs >/dev/null || exit 0; exec exportfs -ra";
 
-/// Waits until the server's grace period is over, in which every file that a client opens waits: after a start it lasts for 90 s where
-/// clients are on record that may reclaim their locks (RFC 8881, section 8.4.2.1). An older kernel does not say (fs/nfsd/nfsctl.c,
-/// `v4_end_grace`), and a longer grace period is somebody's wish.
+/// Waits until the server's grace periods are over, in which clients that open or lock a file wait (RFC 8881, section 8.4.2.1): a minute after
+/// each start for version 3's locks, which hold up version 4's too; 90 s where clients of version 4 are on record that may reclaim
+/// theirs. A kernel that does not say (fs/lockd/procfs.c, fs/nfsd/nfsctl.c) is not waited for, and a longer grace period is somebody's wish.
 const AWAIT: &str = r#"
 left=120
-until [ "$(cat /proc/fs/nfsd/v4_end_grace 2>&1)" != N ] || [ $left = 0 ]; do
+in_grace() { grep -aqs '^N' "$1"; }
+while in_grace /proc/fs/lockd/nlm_end_grace || in_grace /proc/fs/nfsd/v4_end_grace; do
+    [ $left != 0 ] || break
     left=$((left - 1))
     sleep 1
 done
