@@ -329,11 +329,20 @@ fn sessions_and_records_of_a_real_host_are_read() {
         assert!(none.transport && none.sessions.is_empty());
         assert_eq!(sessions::read_records(records), BTreeMap::from([(portal.clone(), record.clone())]));
     }
-    let joined = include_str!("../fixtures/outputs/sessions/debian13-linux6.12-multipath-ways-1.txt");
-    let joined = sessions::read(joined).unwrap();
-    let holders: Vec<_> = joined.disks().flat_map(|(_, disk)| &disk.holders).collect();
-    assert!(holders.iter().all(|holder| holder.kind == "mpath" && holder.size == 64 << 20), "{holders:?}");
-    assert_eq!((holders.len(), joined.sizes(1)), (2, BTreeSet::from([64 << 20])));
+    for (joined, ways) in [
+        (include_str!("../fixtures/outputs/sessions/debian13-linux6.12-multipath-ways-1.txt"), 1),
+        (include_str!("../fixtures/outputs/sessions/debian13-linux6.12-multipath-ways-2.txt"), 2),
+    ] {
+        let joined = sessions::read(joined).unwrap();
+        let ways_up = joined.sessions.values().filter(|session| session.is_logged_in()).count();
+        let holders: Vec<_> = joined.disks().flat_map(|(_, disk)| &disk.holders).collect();
+        assert!(
+            holders.iter().all(|holder| holder.kind == "mpath" && holder.size == 64 << 20),
+            "{holders:?}"
+        );
+        assert_eq!((ways_up, holders.len()), (ways, 2 * ways));
+        assert_eq!(joined.sizes(1), BTreeSet::from([64 << 20]));
+    }
     assert_eq!(sessions::read("lun 1 sda 12 x\n"), Err("lun 1 sda 12 x".to_owned()), "of no session");
     assert!(sessions::read("sh: 1: nonsense\n").is_err());
 }
