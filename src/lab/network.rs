@@ -70,15 +70,24 @@ pub(super) fn ensure_switch(lab: &ClusterName, subnet: &Subnet) -> Result<(), La
 pub(super) fn connect(lab: &ClusterName, host: &LabHost, subnet: &Subnet) -> Result<(), LabError> {
     let namespace = names::host_namespace(lab, &host.id);
     remove(&namespace)?;
-    // The end in the switch goes with its peer, but only when the kernel gets to it.
     let switch = names::switch_namespace(lab);
-    let port = names::port(&host.id);
-    if process::succeeds(&ip_in(&switch).args(["link", "show", "dev", &port]))? {
-        process::run(&ip_in(&switch).args(["link", "delete", "dev", &port]))?;
-    }
+    unplug(&switch, &names::port(&host.id))?;
     add(&namespace)?;
     batch(&switch, cable_batch(lab, &host.id))?;
     batch(&namespace, host_batch(host, subnet))
+}
+
+/// Removes a host's port from the switch. It goes with its peer, but only when the kernel gets to it: before, during or after
+/// this call.
+fn unplug(switch: &str, port: &str) -> Result<(), LabError> {
+    match process::run(&ip_in(switch).args(["link", "delete", "dev", port])) {
+        Err(LabError::Command { .. })
+            if !process::succeeds(&ip_in(switch).args(["link", "show", "dev", port]))? =>
+        {
+            Ok(())
+        }
+        deleted => deleted.map(drop),
+    }
 }
 
 /// Pulls or plugs one host's cable.
