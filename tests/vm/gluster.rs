@@ -9,9 +9,7 @@ const IMAGE: &str = "/var/lib/libvirt/images/gfs/web1.img";
 fn a_guest_moves_over_a_replica_whose_hosts_boot_in_turn() {
     let machines = Machines::fresh(&cluster("cluster-gluster.yaml"));
     let before = Traces::of(&machines);
-    machines.stor(&["apply", "--yes"]).exits(0);
-    machines.stor(&["verify"]).exits(0).says(&["every hypervisor reaches the same images"]);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.apply();
     machines.stor(&["start", "web1"]).exits(0);
     machines.beats_on("kvm1", IMAGE, 3);
     machines.stor(&["migrate", "web1", "--to", "kvm2"]).exits(0).says(&["0 bytes"]);
@@ -32,8 +30,7 @@ fn a_guest_moves_over_a_replica_whose_hosts_boot_in_turn() {
 
     machines.on("kvm2", "virsh -q pool-destroy gfs; umount /var/lib/libvirt/images/gfs");
     machines.stor(&["verify"]).exits(7).says(&["kvm2", "not-mounted"]);
-    machines.stor(&["apply", "--yes", "--prune"]).exits(0);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.apply();
 
     let beats = machines.heartbeat("kvm1", IMAGE);
     assert!(beats.is_intact() && beats.boots.len() == 1, "{beats}: {:?}", beats.faults);

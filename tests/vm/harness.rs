@@ -173,6 +173,15 @@ impl Machines {
         ended
     }
 
+    /// Runs `apply`, which proves what it made and leaves nothing to do.
+    #[track_caller]
+    pub fn apply(&self) -> Ended {
+        let applied = self.stor(&["apply", "--yes", "--prune"]).exits(0);
+        let applied = applied.says(&["every hypervisor reaches the same images"]);
+        self.stor(&["plan", "--detailed-exitcode"]).exits(0);
+        applied
+    }
+
     fn stor_once(&self, args: &[&str]) -> Ended {
         let mut command = launcher();
         command.args(["run", env!("CARGO_BIN_EXE_stor")]).args(args);

@@ -18,8 +18,7 @@ const INSTALLED: Packages = Packages(
 fn guests_on_luns_of_the_kernels_target_move_and_every_host_boots() {
     let machines = Machines::fresh(&cluster("cluster-iscsi.yaml"));
     let before = Traces::of(&machines);
-    machines.stor(&["apply", "--yes"]).exits(0).says(&["every hypervisor reaches the same images"]);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.apply();
     both_start(&machines);
     machines.stor(&["migrate", "web1", "web2", "--to", "kvm2"]).exits(0).says(&["0 bytes"]);
     both_beat(&machines);
@@ -94,11 +93,7 @@ fn luns_come_and_grow(machines: &Machines) {
     machines.edit("{ name: web1, size", "{ name: web1, number: 1, size");
     machines.edit("{ name: web2, size: 64MiB", "{ name: web2, number: 2, size: 96MiB");
     machines.edit("web2: { storage: san, size: 64MiB }", "web2: { storage: san, size: 96MiB }");
-    machines
-        .stor(&["apply", "--yes", "--prune"])
-        .exits(0)
-        .says(&["grow to 96MiB", "every hypervisor reaches the same images"]);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.apply().says(&["grow to 96MiB"]);
     machines.on("kvm2", "virsh -q blockresize web2 vda 96M");
     assert!(machines.on("kvm2", "virsh -q domblkinfo web2 vda").contains("100663296"));
     both_beat(machines);
@@ -111,11 +106,7 @@ fn luns_come_and_grow(machines: &Machines) {
 /// What was changed by hand is in the plan by these words, and is gone after it was applied.
 fn mended_after(machines: &Machines, texts: &[&str]) {
     machines.stor(&["plan", "--detailed-exitcode"]).exits(4).says(texts);
-    machines
-        .stor(&["apply", "--yes", "--prune"])
-        .exits(0)
-        .says(&["every hypervisor reaches the same images"]);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.apply();
 }
 
 fn both_start(machines: &Machines) {

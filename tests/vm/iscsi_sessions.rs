@@ -18,8 +18,7 @@ fn with_sessions() -> String {
 fn guests_on_luns_of_their_hosts_kernels_move_and_outlive_boots() {
     let machines = Machines::fresh(&with_sessions());
     let before = Traces::of(&machines);
-    machines.stor(&["apply", "--yes"]).exits(0).says(&["every hypervisor reaches the same images"]);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.apply();
     assert!(machines.on("kvm1", "virsh pool-dumpxml san").contains("type='iscsi'"));
     assert!(machines.on("kvm2", "iscsiadm -m session").contains(IQN));
 
@@ -60,11 +59,7 @@ fn luns_come_and_grow_under_guests(machines: &Machines) {
     machines.edit("{ name: web1, size", "{ name: web1, number: 1, size");
     machines.edit("{ name: web2, size: 64MiB", "{ name: web2, number: 2, size: 96MiB");
     machines.edit("web2: { storage: san, size: 64MiB }", "web2: { storage: san, size: 96MiB }");
-    machines
-        .stor(&["apply", "--yes", "--prune"])
-        .exits(0)
-        .says(&["every hypervisor reaches the same images"]);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.apply();
     for machine in ["kvm1", "kvm2"] {
         let sizes =
             machines.on(machine, "lsblk --bytes --noheadings --nodeps --output SIZE /dev/sd? | sort -n");
@@ -153,8 +148,7 @@ fn what_is_changed_by_hand_is_shown_and_mended(machines: &Machines) {
         "startup: manual",
         "let in with another secret",
     ]);
-    machines.stor(&["apply", "--yes"]).exits(0);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.apply();
 }
 
 #[test]
@@ -166,8 +160,7 @@ fn a_guest_goes_on_when_one_of_two_portals_is_lost() {
     let machines = Machines::fresh(&file);
     machines.on("store1", &format!("ip addr add {SECOND}/24 dev eth0"));
     let before = Traces::of(&machines);
-    machines.stor(&["apply", "--yes"]).exits(0).says(&["10.78.0.11:3260, 10.78.0.12:3260"]);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.apply().says(&["10.78.0.11:3260, 10.78.0.12:3260"]);
     assert_eq!(
         machines
             .on("kvm1", "lsblk --noheadings --nodeps --output TYPE /dev/disk/by-id/wwn-* | sort -u")
@@ -186,8 +179,7 @@ fn a_guest_goes_on_when_one_of_two_portals_is_lost() {
     machines.until("the second way is back", || machines.stor(&["verify"]).ended_with(0));
 
     machines.edit(", 10.78.0.12]", "]");
-    machines.stor(&["apply", "--yes", "--prune"]).exits(0);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.apply();
     machines.beats_on("store1", WEB1, 3);
     let beats = machines.heartbeat("store1", WEB1);
     assert!(beats.is_intact() && beats.boots.len() == 1, "{beats}: {:?}", beats.faults);
@@ -201,8 +193,7 @@ fn a_guest_goes_on_when_one_of_two_portals_is_lost() {
 fn luns_of_tgt_are_devices_of_hosts_by_their_path() {
     let machines = Machines::fresh(&with_sessions().replace("provider: lio", "provider: tgt"));
     let before = Traces::of(&machines);
-    machines.stor(&["apply", "--yes"]).exits(0).says(&["every hypervisor reaches the same images"]);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.apply();
     assert!(machines.on("store1", "tgtadm --lld iscsi --op show --mode target").contains(IQN));
     machines.stor(&["start", "web1"]).exits(0);
     let xml = machines.on("kvm1", "virsh dumpxml web1");

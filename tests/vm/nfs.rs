@@ -14,8 +14,7 @@ fn a_guest_moves_and_survives_reboots_on_a_kernel_export() {
     let before = Traces::of(&machines);
 
     machines.stor(&["plan", "--detailed-exitcode"]).exits(4).says(&["export /srv/vmstore"]);
-    machines.stor(&["apply", "--yes"]).exits(0).says(&["every hypervisor reaches the same images"]);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.apply();
     assert!(machines.on("kvm2", "findmnt -n /var/lib/libvirt/images/vmstore").contains("vers=4.2"));
 
     machines.stor(&["start", "web1"]).exits(0);
@@ -49,8 +48,7 @@ fn what_is_changed_by_hand_is_shown_and_mended(machines: &Machines) {
         .stor(&["plan", "--detailed-exitcode"])
         .exits(4)
         .says(&["stor-vm-nfs-vmstore.exports", "kvm2: mount"]);
-    machines.stor(&["apply", "--yes", "--prune"]).exits(0);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.apply();
     let shown = machines.on("store1", "exportfs -v");
     assert!(shown.contains("no_root_squash"), "{shown}");
 }
@@ -80,8 +78,7 @@ fn libvirt_mounts_version_3_with_root_taken_away() {
     );
     machines.write(&file.replace("provider: kernel }", &nfs));
 
-    machines.stor(&["apply", "--yes"]).exits(0).says(&["every hypervisor reaches the same images"]);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.apply();
     assert!(machines.on("kvm1", "virsh pool-dumpxml vmstore").contains("type='netfs'"));
     assert!(machines.on("kvm1", "findmnt -n /var/lib/libvirt/images/vmstore").contains("vers=3"));
     machines.stor(&["start", "web1"]).exits(0);
@@ -109,8 +106,7 @@ fn firewalls_that_drop_let_only_the_named_peers_in() {
         );
         machines.on(machine, "systemctl enable --quiet --now nftables");
     }
-    machines.stor(&["apply", "--yes"]).exits(0).says(&["every hypervisor reaches the same images"]);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.apply();
     let knock = |machine: &str| machines.on(machine, "timeout 5 nc -z 10.78.0.11 2049; echo $?");
     assert_eq!(knock("kvm1").trim(), "0");
     // A third host: kvm2 under an address that the cluster file does not name.
@@ -153,20 +149,12 @@ fn what_serves_an_export_and_whose_rights_it_takes_change_under_kernel_mounts() 
     starts_and_stops(&machines);
 
     machines.edit("provider: kernel,", "provider: ganesha,");
-    machines
-        .stor(&["apply", "--yes", "--prune"])
-        .exits(0)
-        .says(&["every hypervisor reaches the same images"]);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.apply();
     assert!(machines.on("store1", "ss -Hltnp sport = :2049").contains("ganesha"));
     starts_and_stops(&machines);
 
     machines.edit(&format!("provider: ganesha, {squash}"), "provider: kernel }");
-    machines
-        .stor(&["apply", "--yes", "--prune"])
-        .exits(0)
-        .says(&["every hypervisor reaches the same images"]);
-    machines.stor(&["plan", "--detailed-exitcode"]).exits(0);
+    machines.apply();
     assert!(machines.on("store1", "exportfs -v").contains("no_root_squash"));
     starts_and_stops(&machines);
     machines.stor(&["destroy", "--yes"]).exits(0);
