@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::commands::{DAEMON, GROUP, SERVER};
+use super::commands::{ANSWER_DEADLINE, DAEMON, GROUP, SERVER};
 use super::spec::GlusterSpec;
 use crate::libvirt::xml::{self, Element};
 use crate::model::{AbsPath, Answer, Command, HostId, Observations, Query};
@@ -136,11 +136,16 @@ pub struct BrickPlace {
 /// Two processes, although one could answer both from its standard input: there, `gluster` waits two minutes for a daemon
 /// that does not run, and with the command as its arguments it fails at once.
 fn pool() -> Query {
-    Query::new(Command::new("gluster").args(["--mode=script", "--xml", "pool", "list"]))
+    glusterd(&["pool", "list"])
 }
 
 fn volume_info() -> Query {
-    Query::new(Command::new("gluster").args(["--mode=script", "--xml", "volume", "info"]))
+    glusterd(&["volume", "info"])
+}
+
+fn glusterd(question: &[&str]) -> Query {
+    let command = Command::new("gluster").args(["--mode=script", "--xml"]).args(question.iter().copied());
+    Query::patient(command.deadline(ANSWER_DEADLINE))
 }
 
 fn kept_on_disk() -> Query {
