@@ -7,6 +7,8 @@
 mod scene;
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
+
 use scene::{Hosts, SECTION};
 use stor::host::local;
 use stor::model::{Command, Wave};
@@ -206,4 +208,41 @@ fn the_query_says_nothing_where_there_is_nothing_to_ask() {
     let shown = local::run(&ask).unwrap();
     assert!(shown.stdout.is_empty() || shown.stdout.starts_with("\n%stor:selinux\n"), "{}", shown.stdout);
     assert_eq!(shown.stderr, "");
+}
+
+/// What the query says on a host whose systemctl says of firewalld one of `states` after the other.
+fn asked(states: &str) -> String {
+    let host = tempfile::tempdir().unwrap();
+    let tool = |name: &str, script: &str| {
+        let path = host.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let said = host.path().join("states");
+    std::fs::write(&said, states).unwrap();
+    let said = said.display();
+    tool(
+        "systemctl",
+        &format!("read -r state < {said}; printf '%s\\n' \"$state\"; sed -i '1{{$!d}}' {said}"),
+    );
+    tool("firewall-cmd", "echo running");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/guard/ask.sh");
+    let path = format!("PATH={}:/usr/bin:/bin", host.path().display());
+    local::run(&Command::new("env").args([path.as_str(), "sh", script, "stor-x", "x"])).unwrap().stdout
+}
+
+#[test]
+fn a_firewall_that_is_just_starting_is_waited_for() {
+    assert!(asked("activating\nactivating\nactive\n").contains("\n%stor:firewalld\n"));
+    assert!(!asked("deactivating\ninactive\n").contains("firewalld"));
+}
+
+#[test]
+fn a_firewall_of_which_nothing_can_be_said_is_not_taken_for_none() {
+    let shown = asked("Failed to connect to bus: Connection timed out\n");
+    assert!(
+        shown.ends_with("\n%stor:unknown\nfirewalld: Failed to connect to bus: Connection timed out\n"),
+        "{shown}"
+    );
+    golden("unknown", &Hosts::bare().say("store1", &shown).plan(CLUSTER));
 }

@@ -6,8 +6,20 @@ if [ -r /sys/fs/selinux/enforce ]; then
 	mark selinux
 	for boolean; do getsebool "$boolean" 2>&1; done
 fi
+# Whether a firewall guards a host is not guessed: where that cannot be told, nothing is planned.
+unknown() { mark unknown; printf '%s\n' "$1"; exit; }
+state=inactive
+if command -v firewall-cmd >/dev/null; then
+	# A daemon between two states is waited for, until the query's deadline.
+	while :; do
+		state=$(systemctl is-active firewalld 2>&1)
+		case $state in activating | deactivating | reloading | refreshing) sleep 0.2 ;; *) break ;; esac
+	done
+fi
 found=
-if command -v firewall-cmd >/dev/null && systemctl is-active --quiet firewalld; then
+case $state in
+inactive | failed | unknown) ;;
+active)
 	found=1
 	mark firewalld
 	mark runtime
@@ -25,9 +37,13 @@ if command -v firewall-cmd >/dev/null && systemctl is-active --quiet firewalld; 
 		mark permanent-zones
 		firewall-cmd --permanent --list-all-zones
 	fi
-fi
+	;;
+*) unknown "firewalld: $state" ;;
+esac
 if [ -r /etc/ufw/ufw.conf ] && command -v ufw >/dev/null; then
-	if grep -qi '^ENABLED=yes' /etc/ufw/ufw.conf && ufw status | grep -q '^Status: active'; then
+	state='Status: inactive'
+	if grep -qi '^ENABLED=yes' /etc/ufw/ufw.conf; then state=$(ufw status 2>&1) || unknown "ufw: $state"; fi
+	if printf '%s\n' "$state" | grep -q '^Status: active'; then
 		[ "$found" ] || { found=1; mark ufw; }
 		mark ufw-rules
 		ufw show added

@@ -29,6 +29,14 @@ pub enum FactsError {
     /// The host or its answer is unknown.
     #[error(transparent)]
     Unknown(#[from] Unknown),
+    /// The host has a firewall that does not say whether it guards.
+    #[error("host {host}: whether its firewall is on is not known: {said}")]
+    Silent {
+        /// The host.
+        host: HostId,
+        /// What was said instead.
+        said: String,
+    },
     /// The rules of nftables cannot be read.
     #[error("host {host}: the rules of nftables cannot be read")]
     Ruleset {
@@ -57,6 +65,9 @@ pub fn read(seen: &Observations, host: &HostId, mark: &Mark, booleans: &[&str]) 
         answer.stdout.split(SECTION).skip(1).filter_map(|section| section.split_once('\n')).collect();
     let section = |name: &str| sections.get(name).copied();
     let text = |name: &str| section(name).unwrap_or_default();
+    if let Some(said) = section("unknown") {
+        return Err(FactsError::Silent { host: host.clone(), said: said.trim_end().to_owned() });
+    }
     let added = section("ufw-rules").map(|text| ufw::parse(text, mark));
     let firewall = if section("firewalld").is_some() {
         Some(Firewall::Firewalld(firewalld::State::read(firewalld::Answers {

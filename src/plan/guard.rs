@@ -131,11 +131,11 @@ pub(super) fn plan(scene: &Scene<'_>, stopped: &dyn Fn(&Step) -> bool) -> Propos
 
 fn unread(wave: Wave, host: &HostId, error: &FactsError) -> Blocked {
     let subject = ResourceId::new(ResourceKind::Firewall, host);
+    let refused = |hint| Blocked::new(wave, subject.clone(), crate::model::chain(error)).on(host).hint(hint);
     match error {
         FactsError::Unknown(unknown) => Blocked::unknown(wave, subject, unknown).on(host),
-        error => Blocked::new(wave, subject, crate::model::chain(error))
-            .on(host)
-            .hint("open the ports by hand (docs/security.md)"),
+        FactsError::Silent { .. } => refused("set it right, or run stor again once it answers"),
+        FactsError::Ruleset { .. } => refused("open the ports by hand (docs/security.md)"),
     }
 }
 
