@@ -30,7 +30,7 @@ fn a_guest_moves_over_a_replica_whose_hosts_boot_in_turn() {
 
     machines.on("kvm2", "virsh -q pool-destroy gfs; umount /var/lib/libvirt/images/gfs");
     machines.stor(&["verify"]).exits(7).says(&["kvm2", "not-mounted"]);
-    machines.apply();
+    machines.apply_and_prune();
 
     let beats = machines.heartbeat("kvm1", IMAGE);
     assert!(beats.is_intact() && beats.boots.len() == 1, "{beats}: {:?}", beats.faults);

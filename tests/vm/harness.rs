@@ -179,7 +179,18 @@ impl Machines {
     /// Runs `apply`, which proves what it made and leaves nothing to do.
     #[track_caller]
     pub fn apply(&self) -> Ended {
-        let applied = self.stor(&["apply", "--yes", "--prune"]).exits(0);
+        self.applied_by(&["apply", "--yes"])
+    }
+
+    /// The same, where something has to go or is replaced.
+    #[track_caller]
+    pub fn apply_and_prune(&self) -> Ended {
+        self.applied_by(&["apply", "--yes", "--prune"])
+    }
+
+    #[track_caller]
+    fn applied_by(&self, args: &[&str]) -> Ended {
+        let applied = self.stor(args).exits(0);
         // An apply that was begun again may find nothing left to do, and then proves nothing.
         if !applied.says_any(PROVED) {
             self.stor(&["verify"]).exits(0).says(&[PROVED]);

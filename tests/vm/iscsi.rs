@@ -93,7 +93,7 @@ fn luns_come_and_grow(machines: &Machines) {
     machines.edit("{ name: web1, size", "{ name: web1, number: 1, size");
     machines.edit("{ name: web2, size: 64MiB", "{ name: web2, number: 2, size: 96MiB");
     machines.edit("web2: { storage: san, size: 64MiB }", "web2: { storage: san, size: 96MiB }");
-    machines.apply().says(&["grow to 96MiB"]);
+    machines.apply_and_prune().says(&["grow to 96MiB"]);
     machines.on("kvm2", "virsh -q blockresize web2 vda 96M");
     assert!(machines.on("kvm2", "virsh -q domblkinfo web2 vda").contains("100663296"));
     both_beat(machines);
@@ -106,7 +106,7 @@ fn luns_come_and_grow(machines: &Machines) {
 /// What was changed by hand is in the plan by these words, and is gone after it was applied.
 fn mended_after(machines: &Machines, texts: &[&str]) {
     machines.stor(&["plan", "--detailed-exitcode"]).exits(4).says(texts);
-    machines.apply();
+    machines.apply_and_prune();
 }
 
 fn both_start(machines: &Machines) {

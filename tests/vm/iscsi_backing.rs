@@ -19,7 +19,7 @@ fn volumes_and_devices_behind_luns_grow_and_come_back_under_guests() {
 
     machines.stor(&["plan"]).says(&["/dev/vg0/given", "ext4", "adopt:"]);
     machines.edit("device: /dev/vg0/given", "device: /dev/vg0/given, adopt: /dev/vg0/given");
-    machines.apply();
+    machines.apply_and_prune();
     for guest in ["web1", "web2"] {
         machines.stor(&["start", guest]).exits(0);
     }
@@ -36,7 +36,7 @@ fn volumes_and_devices_behind_luns_grow_and_come_back_under_guests() {
         "web1: { storage: san, size: 64MiB }",
         "web1: { storage: san, size: 128MiB }\n  data: { storage: san, size: 32MiB }",
     );
-    machines.apply();
+    machines.apply_and_prune();
     for machine in ["kvm1", "kvm2"] {
         let sizes =
             machines.on(machine, "lsblk --bytes --noheadings --nodeps --output SIZE /dev/sd? | sort -n");

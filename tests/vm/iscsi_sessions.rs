@@ -59,7 +59,7 @@ fn luns_come_and_grow_under_guests(machines: &Machines) {
     machines.edit("{ name: web1, size", "{ name: web1, number: 1, size");
     machines.edit("{ name: web2, size: 64MiB", "{ name: web2, number: 2, size: 96MiB");
     machines.edit("web2: { storage: san, size: 64MiB }", "web2: { storage: san, size: 96MiB }");
-    machines.apply();
+    machines.apply_and_prune();
     for machine in ["kvm1", "kvm2"] {
         let sizes =
             machines.on(machine, "lsblk --bytes --noheadings --nodeps --output SIZE /dev/sd? | sort -n");
@@ -179,7 +179,7 @@ fn a_guest_goes_on_when_one_of_two_portals_is_lost() {
     machines.until("the second way is back", || machines.stor(&["verify"]).ended_with(0));
 
     machines.edit(", 10.78.0.12]", "]");
-    machines.apply();
+    machines.apply_and_prune();
     machines.beats_on("store1", WEB1, 3);
     let beats = machines.heartbeat("store1", WEB1);
     assert!(beats.is_intact() && beats.boots.len() == 1, "{beats}: {:?}", beats.faults);

@@ -48,7 +48,7 @@ fn what_is_changed_by_hand_is_shown_and_mended(machines: &Machines) {
         .stor(&["plan", "--detailed-exitcode"])
         .exits(4)
         .says(&["stor-vm-nfs-vmstore.exports", "kvm2: mount"]);
-    machines.apply();
+    machines.apply_and_prune();
     let shown = machines.on("store1", "exportfs -v");
     assert!(shown.contains("no_root_squash"), "{shown}");
 }
@@ -149,12 +149,12 @@ fn what_serves_an_export_and_whose_rights_it_takes_change_under_kernel_mounts() 
     starts_and_stops(&machines);
 
     machines.edit("provider: kernel,", "provider: ganesha,");
-    machines.apply();
+    machines.apply_and_prune();
     assert!(machines.on("store1", "ss -Hltnp sport = :2049").contains("ganesha"));
     starts_and_stops(&machines);
 
     machines.edit(&format!("provider: ganesha, {squash}"), "provider: kernel }");
-    machines.apply();
+    machines.apply_and_prune();
     assert!(machines.on("store1", "exportfs -v").contains("no_root_squash"));
     starts_and_stops(&machines);
     machines.stor(&["destroy", "--yes"]).exits(0);
