@@ -26,9 +26,6 @@ pub type Known<T> = Result<T, String>;
 /// attempt to a port where QEMU waits for a guest would break that migration (`migration_port_max` in qemu.conf).
 pub const PROBED_PORT: u16 = 49215;
 
-/// How long a libvirt daemon that is only started by being asked may take to answer.
-const DAEMON_START: Duration = Duration::from_secs(60);
-
 /// What one host shows about the file behind a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileFacts {
@@ -277,7 +274,7 @@ impl Questions {
         }
         if let Some((uri, address)) = &self.peer {
             // The other daemon may have to start first, and asks each QEMU what it can do before it answers.
-            batch.push(Query::patient(virsh(&["-c", uri, "capabilities"]).deadline(DAEMON_START)));
+            batch.push(Query::patient(virsh(&["-c", uri, "capabilities"])));
             batch.push(Query::new(knock(address)));
         }
         batch

@@ -10,8 +10,10 @@ use super::Secret;
 
 /// Deadline of a command that nobody gave another one.
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
-/// Deadline of a query that nobody gave another one.
-pub const QUERY_DEADLINE: Duration = Duration::from_secs(10);
+/// Deadline of a query that nobody gave another one: what a question that hangs costs a whole round. A host with one busy CPU
+/// was seen to take more than ten seconds for `systemctl show`; libvirt's own clients give up on a daemon after thirty
+/// (`keepalive_interval` and `keepalive_count`, libvirtd.conf).
+pub const QUERY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What a command reads on its standard input.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -109,8 +111,8 @@ impl Query {
         Self(Arc::new(command.deadline(deadline)))
     }
 
-    /// Declares `command` read-only and leaves it its own deadline, for what is known to take longer: a client of libgfapi
-    /// needs ten seconds to end.
+    /// Declares `command` read-only and leaves it its own deadline, [`COMMAND_DEADLINE`] where it was given none: for what is known
+    /// to take longer, such as a daemon that answers one client after the other.
     #[must_use]
     pub fn patient(command: Command) -> Self {
         Self(Arc::new(command))

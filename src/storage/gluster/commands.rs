@@ -40,10 +40,6 @@ pub const GROUP: &str = "virt";
 /// Deadline of a command that every server takes part in; glusterd itself waits up to two minutes for them.
 const CLUSTER_DEADLINE: Duration = Duration::from_secs(150);
 
-/// Deadline of a question to one glusterd. It answers one client after the other, and nobody while it greets a peer that has just
-/// booted; gluster(8) itself waits for two minutes.
-pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
-
 /// What a storage server needs.
 pub const SERVER: Need =
     Need { debian: &["glusterfs-server"], red_hat: &["glusterfs-server"], suse: &["glusterfs"] };

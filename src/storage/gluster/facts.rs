@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::commands::{ANSWER_DEADLINE, DAEMON, GROUP, SERVER};
+use super::commands::{DAEMON, GROUP, SERVER};
 use super::spec::GlusterSpec;
 use crate::libvirt::xml::{self, Element};
 use crate::model::{AbsPath, Answer, Command, HostId, Observations, Query};
@@ -143,9 +143,10 @@ fn volume_info() -> Query {
     glusterd(&["volume", "info"])
 }
 
+/// Asks one glusterd, patiently: it answers one client after the other, and nobody while it greets a peer that has just booted;
+/// gluster(8) itself waits for two minutes.
 fn glusterd(question: &[&str]) -> Query {
-    let command = Command::new("gluster").args(["--mode=script", "--xml"]).args(question.iter().copied());
-    Query::patient(command.deadline(ANSWER_DEADLINE))
+    Query::patient(Command::new("gluster").args(["--mode=script", "--xml"]).args(question.iter().copied()))
 }
 
 fn kept_on_disk() -> Query {

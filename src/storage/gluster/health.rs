@@ -3,7 +3,6 @@
 //! Imports `model`, `libvirt::xml` (the XML reader) and `storage::health`. Asked of one server only: `volume status` takes a
 //! lock on the whole pool of servers, and two that ask at once are refused.
 
-use super::commands::ANSWER_DEADLINE;
 use crate::libvirt::xml::{self, Element};
 use crate::model::{
     Answer, Command, Finding, FindingCode, Query, ResourceId, ResourceKind, Severity, StorageId,
@@ -20,11 +19,10 @@ gluster --mode=script --xml volume status \"$1\" &&
 gluster --mode=script --xml volume heal \"$1\" info summary
 ";
 
-/// Asks one server about a volume, in one call.
+/// Asks one server about a volume, in one call; patiently, as [`super::facts`] does.
 #[must_use]
 pub fn query(volume: &StorageId) -> Query {
-    let command = Command::new("sh").args(["-c", ASK, "health", volume.as_str()]);
-    Query::patient(command.deadline(ANSWER_DEADLINE))
+    Query::patient(Command::new("sh").args(["-c", ASK, "health", volume.as_str()]))
 }
 
 /// Reads the answer of [`query`].

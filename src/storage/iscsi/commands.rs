@@ -114,5 +114,5 @@ exec tgtadm --lld iscsi --op show --mode target"#;
 #[must_use]
 pub fn shown(spec: &IscsiSpec) -> Query {
     let words = ["-c", SHOWN, "stor-shown", spec.iqn.as_str(), lio::SHOW];
-    Query::patient(Command::new("sh").args(words).deadline(lio::SHOW_DEADLINE))
+    Query::patient(Command::new("sh").args(words))
 }

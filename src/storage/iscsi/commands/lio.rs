@@ -4,7 +4,6 @@
 //! 0 whatever became of it. Sources: rtslib-fb 2.1 (`rtslib_fb`), saveconfig.json(5), targetcli(8).
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -21,8 +20,6 @@ pub const SERVER: Need =
 pub(super) const SHOW: &str = include_str!("lio/show.py");
 /// Changes one target; a constant, see the file for its arguments.
 const TARGET: &str = include_str!("lio/target.py");
-/// Deadline of the look: Python starts slowly on a busy host.
-pub(super) const SHOW_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The service that restores targets at boot, as the distribution calls it.
 #[must_use]
@@ -33,10 +30,11 @@ pub fn service(family: Option<Family>) -> &'static str {
     }
 }
 
-/// Asks for all targets and backing objects, as they are and as they are saved.
+/// Asks for all targets and backing objects, as they are and as they are saved; patiently, because Python starts slowly on a busy
+/// host.
 #[must_use]
 pub fn show() -> Query {
-    Query::patient(Command::new("python3").args(["-c", SHOW]).deadline(SHOW_DEADLINE))
+    Query::patient(Command::new("python3").args(["-c", SHOW]))
 }
 
 /// The name of a LUN's backing object. The names of cluster, storage and LUN may have `-` in them, so it cannot part them.

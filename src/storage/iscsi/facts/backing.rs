@@ -3,7 +3,6 @@
 //! Sources: lsblk(8), wipefs(8), udevadm(8), open(2) on `O_EXCL` for block devices.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -14,9 +13,6 @@ use crate::storage::iscsi::commands;
 const PLACE: &str = include_str!("place.sh");
 /// Shows what is behind all LUNs of a host; a constant.
 const BEHIND: &str = include_str!("behind.sh");
-
-/// Deadline of a look: a disk that was asleep has to turn first.
-pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Which file or device something is, whatever it is called: `f:DEVICE:INODE`, `b:MAJOR:MINOR`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,18 +116,18 @@ pub struct Behind {
     pub path: String,
 }
 
-/// Asks what lies at a path.
+/// Asks what lies at a path; patiently, because a disk that was asleep has to turn first.
 #[must_use]
 pub fn place(path: &AbsPath) -> Query {
     let partial = commands::backing::partial(path);
     let words = ["-c", PLACE, "stor-place", path.as_str(), &partial];
-    Query::patient(Command::new("sh").args(words).deadline(DEADLINE))
+    Query::patient(Command::new("sh").args(words))
 }
 
-/// Asks what is behind all LUNs of a host.
+/// Asks what is behind all LUNs of a host, patiently too.
 #[must_use]
 pub fn behind() -> Query {
-    Query::patient(Command::new("sh").args(["-c", BEHIND, "stor-behind"]).deadline(DEADLINE))
+    Query::patient(Command::new("sh").args(["-c", BEHIND, "stor-behind"]))
 }
 
 /// Reads what is behind all LUNs of a host.

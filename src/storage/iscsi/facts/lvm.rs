@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::backing::DEADLINE;
 use crate::model::{Command, HostId, Observations, Query};
 use crate::storage::facts::FactsError;
 
@@ -45,7 +44,7 @@ pub struct Volume {
 
 fn report(program: &'static str, options: &str) -> Query {
     let args = ["--reportformat", "json", "--units", "b", "--nosuffix", "--options", options];
-    Query::patient(Command::new(program).args(args).deadline(DEADLINE))
+    Query::patient(Command::new(program).args(args))
 }
 
 fn groups() -> Query {
@@ -58,8 +57,7 @@ fn volumes() -> Query {
 
 fn settings() -> Query {
     let names = ["devices/use_devicesfile", "devices/global_filter", "devices/scan_lvs"];
-    let command = Command::new("lvmconfig").args(["--typeconfig", "full"]).args(names);
-    Query::patient(command.deadline(DEADLINE))
+    Query::patient(Command::new("lvmconfig").args(["--typeconfig", "full"]).args(names))
 }
 
 /// Everything that [`observed`] wants answered.
