@@ -330,6 +330,7 @@ fn sessions_and_records_of_a_real_host_are_read() {
         assert_eq!(sessions::read_records(records), BTreeMap::from([(portal.clone(), record.clone())]));
     }
     for (joined, ways) in [
+        (include_str!("../fixtures/outputs/sessions/debian12-linux6.1-multipath-ways-2.txt"), 2),
         (include_str!("../fixtures/outputs/sessions/debian13-linux6.12-multipath-ways-1.txt"), 1),
         (include_str!("../fixtures/outputs/sessions/debian13-linux6.12-multipath-ways-2.txt"), 2),
     ] {

@@ -95,15 +95,28 @@ mod tests {
         read(Some(&answer)).unwrap().unwrap()
     }
 
-    const MAP: &str = include_str!("../../../fixtures/outputs/lsblk/debian13-util-linux2.41-multipath.json");
+    /// What Debian 12 and 13 show, and which LUN it is.
+    const MAPS: [(&str, &str, &str); 2] = [
+        (
+            include_str!("../../../fixtures/outputs/lsblk/debian12-util-linux2.38-multipath.json"),
+            "0x600140535b70e28079758299ef7582f6",
+            "35b70e28079758299ef7582f60e3ee82",
+        ),
+        (
+            include_str!("../../../fixtures/outputs/lsblk/debian13-util-linux2.41-multipath.json"),
+            "0x600140596c741bac199507b9a758bcf3",
+            "96c741bac199507b9a758bcf3bcd9fe3",
+        ),
+    ];
 
     #[test]
     fn a_multipath_map_is_known_by_its_disks_if_they_are_the_same() {
-        let map = shown(MAP);
-        let identity = ("0x600140596c741bac199507b9a758bcf3", "96c741bac199507b9a758bcf3bcd9fe3");
-        assert_eq!((map.identity(), map.size), (Some(identity), 64 << 20));
-        let mixed = MAP.replacen("96c741bac199507b9a758bcf3bcd9fe3", "another", 1);
-        assert_eq!(shown(&mixed).identity(), None);
+        for (text, wwn, serial) in MAPS {
+            let map = shown(text);
+            assert_eq!((map.identity(), map.size), (Some((wwn, serial)), 64 << 20));
+            let mixed = text.replacen(serial, "another", 1);
+            assert_eq!(shown(&mixed).identity(), None);
+        }
     }
 
     #[test]
