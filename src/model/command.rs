@@ -11,8 +11,8 @@ use super::Secret;
 /// Deadline of a command that nobody gave another one.
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 /// Deadline of a query that nobody gave another one: what a question that hangs costs a whole round. A host with one busy CPU
-/// was seen to take more than ten seconds for `systemctl show`; libvirt's own clients give up on a daemon after thirty
-/// (`keepalive_interval` and `keepalive_count`, libvirtd.conf).
+/// was seen to take more than ten seconds for `systemctl show`; libvirtd gives up on a silent client after about thirty
+/// (`keepalive_interval` times `keepalive_count` + 1, libvirtd.conf).
 pub const QUERY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What a command reads on its standard input.
