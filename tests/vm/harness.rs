@@ -22,6 +22,12 @@ fn with_xen() -> bool {
     std::env::var("STOR_VM_KIND").is_ok_and(|kind| kind == "xen")
 }
 
+/// Tells whether the machines can be brought back to a snapshot: with Xen their time would stand still, Vagrant takes none
+/// (vagrant/vm).
+fn have_snapshots() -> bool {
+    !with_xen() && !std::env::var("STOR_VM_LAUNCHER").is_ok_and(|launcher| launcher == "vagrant")
+}
+
 /// The machines (vagrant/hosts, vagrant/hosts-xen).
 fn names() -> [&'static str; 3] {
     if with_xen() { ["store1", "xen1", "xen2"] } else { ["store1", "kvm1", "kvm2"] }
@@ -90,13 +96,7 @@ impl Machines {
     /// Brings the machines to their first state, for a cluster file.
     pub fn fresh(cluster: &str) -> Self {
         let machines = Self::taken(cluster);
-        if with_xen() {
-            // After a restore Xen's time would stand still (vagrant/vm).
-            run(launcher().arg("down")).exits(0);
-            run(launcher().arg("up")).exits(0);
-        } else {
-            run(launcher().args(["restore", "booted"])).exits(0);
-        }
+        machines.renew();
         machines
     }
 
@@ -108,16 +108,27 @@ impl Machines {
             run(launcher().args(["restore", name])).exits(0);
             return machines;
         }
-        run(launcher().args(["restore", "booted"])).exits(0);
+        machines.renew();
         std::thread::scope(|scope| {
             for (machine, packages) in *wanted {
                 let machines = &machines;
                 scope.spawn(move || machines.install(machine, packages));
             }
         });
-        run(launcher().args(["snapshot", name])).exits(0);
-        machines.snapshots.insert(name);
+        if have_snapshots() {
+            run(launcher().args(["snapshot", name])).exits(0);
+            machines.snapshots.insert(name);
+        }
         machines
+    }
+
+    fn renew(&self) {
+        if have_snapshots() {
+            run(launcher().args(["restore", "booted"])).exits(0);
+        } else {
+            run(launcher().arg("down")).exits(0);
+            run(launcher().arg("up")).exits(0);
+        }
     }
 
     fn taken(cluster: &str) -> Self {
