@@ -38,6 +38,10 @@ pub(super) const INSTALLED: &[&str] = &[
     "libvirt-daemon-system",
     "libvirt-clients",
     "netcat-openbsd",
+    // firmware with variables and emulated TPMs, as guests of today have them
+    "ovmf",
+    "swtpm",
+    "swtpm-tools",
 ];
 
 /// What hosts can install without a network, with all dependencies.
