@@ -16,7 +16,7 @@ use crate::verify::VerifyEvent;
 
 /// Makes every host match the file.
 pub fn apply(cli: &Cli, args: &ApplyArgs, screen: &Screen, cancel: &Cancel) -> Result<Exit, Failure> {
-    let session = Session::open(cli)?.with_secrets()?;
+    let session = Session::open(cli)?.heeding(cancel).with_secrets()?;
     let shell = Terminal { screen, ask: Ask::Apply { yes: args.yes, prune: args.prune } };
     let applied = run(&session, &Goal::Match, cancel, &shell, "apply")?;
     report(screen, "apply", &applied)
@@ -24,7 +24,7 @@ pub fn apply(cli: &Cli, args: &ApplyArgs, screen: &Screen, cancel: &Cancel) -> R
 
 /// Removes what stor owns.
 pub fn destroy(cli: &Cli, args: &DestroyArgs, screen: &Screen, cancel: &Cancel) -> Result<Exit, Failure> {
-    let session = Session::open(cli)?;
+    let session = Session::open(cli)?.heeding(cancel);
     if let Some(unknown) = args.delete_data.iter().find(|name| !session.cluster.storage.contains_key(name)) {
         return Err(Failure::say(
             Exit::Usage,

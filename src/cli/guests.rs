@@ -18,10 +18,13 @@ use crate::spec::Cluster;
 
 /// Starts a guest where it is defined.
 pub fn start(cli: &Cli, args: &StartArgs, screen: &Screen, cancel: &Cancel) -> Result<Exit, Failure> {
-    let session = Session::open(cli)?.with_secrets()?;
+    let session = Session::open(cli)?.heeding(cancel).with_secrets()?;
     known(&session.cluster, [&args.guest])?;
-    let started = begin(session.site(), &args.guest, cancel)
-        .map_err(|error| Failure::new(Exit::of(error.exit_code()), &error).hint(error.hint()))?;
+    screen.engaged(&args.guest, Some("was being started".to_owned()));
+    let started = begin(session.site(), &args.guest, cancel);
+    screen.engaged(&args.guest, None);
+    let started =
+        started.map_err(|error| Failure::new(Exit::of(error.exit_code()), &error).hint(error.hint()))?;
     let (host, word) = match &started {
         Started::Now(host) => (host, "started on"),
         Started::Already(host) => (host, "already runs on"),
@@ -34,7 +37,7 @@ pub fn start(cli: &Cli, args: &StartArgs, screen: &Screen, cancel: &Cancel) -> R
 
 /// Moves guests.
 pub fn migrate(cli: &Cli, args: &MigrateArgs, screen: &Screen, cancel: &Cancel) -> Result<Exit, Failure> {
-    let session = Session::open(cli)?.with_secrets()?;
+    let session = Session::open(cli)?.heeding(cancel).with_secrets()?;
     known(&session.cluster, &args.guests)?;
     if !session.cluster.hypervisors().any(|host| host.id == args.to) {
         return Err(Failure::say(Exit::Usage, format!("--to {}: the file has no such hypervisor", args.to)));

@@ -6,6 +6,7 @@ pub mod args;
 
 mod apply;
 mod guests;
+mod interrupt;
 mod lab;
 mod look;
 mod playbook;
@@ -13,12 +14,13 @@ mod render;
 mod session;
 
 use std::io::Write as _;
+use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
 
 use crate::error::{Exit, Failure};
-use crate::model::Cancel;
 use args::{Cli, Color, Command, Described, LabCommand};
+use interrupt::{Second, interrupted};
 use render::Screen;
 
 /// Runs the command line and returns the exit code.
@@ -35,7 +37,7 @@ pub fn main() -> u8 {
         }
     };
     log_to_stderr(&cli);
-    let screen = Screen::new(cli.global.format, cli.global.color);
+    let screen = Arc::new(Screen::new(cli.global.format, cli.global.color));
     match run(&cli, &screen) {
         Ok(exit) => exit.code(),
         Err(failure) => {
@@ -45,19 +47,21 @@ pub fn main() -> u8 {
     }
 }
 
-fn run(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
+fn run(cli: &Cli, screen: &Arc<Screen>) -> Result<Exit, Failure> {
+    let ends = || interrupted(screen, cli.command.name(), Second::Ends);
+    let tells = || interrupted(screen, cli.command.name(), Second::Tells);
     match &cli.command {
         Command::Init(_) => look::init(&cli.file()),
         Command::Check(_) => look::check(cli, screen),
         Command::Plan(args) => look::plan(cli, args, screen),
-        Command::Verify(_) => look::verify(cli, screen, &interrupted()?),
-        Command::Status(args) => look::status(cli, args, screen, &interrupted()?),
-        Command::Apply(args) => apply::apply(cli, args, screen, &interrupted()?),
-        Command::Destroy(args) => apply::destroy(cli, args, screen, &interrupted()?),
-        Command::Start(args) => guests::start(cli, args, screen, &interrupted()?),
-        Command::Migrate(args) => guests::migrate(cli, args, screen, &interrupted()?),
-        Command::Run(args) => playbook::run(cli, args, screen, &interrupted()?),
-        Command::Lab(LabCommand::Up(_)) => lab::up(cli, screen, &interrupted()?),
+        Command::Verify(_) => look::verify(cli, screen, &ends()?),
+        Command::Status(args) => look::status(cli, args, screen, &ends()?),
+        Command::Apply(args) => apply::apply(cli, args, screen, &ends()?),
+        Command::Destroy(args) => apply::destroy(cli, args, screen, &ends()?),
+        Command::Start(args) => guests::start(cli, args, screen, &tells()?),
+        Command::Migrate(args) => guests::migrate(cli, args, screen, &tells()?),
+        Command::Run(args) => playbook::run(cli, args, screen, &tells()?),
+        Command::Lab(LabCommand::Up(_)) => lab::up(cli, screen, &ends()?),
         Command::Lab(LabCommand::Down(args)) => lab::down(cli, args, screen),
         Command::Lab(LabCommand::Status(_)) => lab::status(cli, screen),
         Command::Lab(LabCommand::Shell(args)) => lab::shell(cli, args),
@@ -90,17 +94,6 @@ fn print(text: &str) -> Result<Exit, Failure> {
         }
         _ => Ok(Exit::Done),
     }
-}
-
-/// The flag that the first Ctrl-C sets; the second ends the process at once.
-fn interrupted() -> Result<Cancel, Failure> {
-    let cancel = Cancel::default();
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, cancel.flag())
-            .and_then(|_| signal_hook::flag::register(signal, cancel.flag()))
-            .map_err(|error| Failure::new(Exit::Unexpected, &error))?;
-    }
-    Ok(cancel)
 }
 
 fn log_to_stderr(cli: &Cli) {

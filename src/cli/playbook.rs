@@ -30,7 +30,8 @@ pub fn run(cli: &Cli, args: &RunArgs, screen: &Screen, cancel: &Cancel) -> Resul
     if cli.global.lab {
         lab::bring_up(&cluster, screen, cancel)?;
     }
-    let session = Session::of(cluster, cli.global.lab, cli.global.parallel.get())?.with_secrets()?;
+    let session = Session::of(cluster, cli.global.lab, cli.global.parallel.get())?;
+    let session = session.heeding(cancel).with_secrets()?;
     let options = guests::options(&session.cluster);
     let states = playbook::directory(&options.receipts);
     let failed = |error: playbook::StateError| Failure::new(Exit::Unexpected, &error);

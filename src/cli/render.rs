@@ -6,8 +6,9 @@
 mod progress;
 mod text;
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ use crate::error::{Exit, Failure};
 use crate::execute::StepEnd;
 use crate::lab::LabStatus;
 use crate::migrate::outcome::Outcome;
+use crate::model::GuestId;
 use crate::plan::Plan;
 use crate::status::Status;
 use crate::verify::Matrix;
@@ -28,6 +30,7 @@ pub struct Screen {
     color: bool,
     bars: bool,
     bar: Mutex<Option<ProgressBar>>,
+    under_way: Mutex<BTreeMap<GuestId, String>>,
 }
 
 impl Screen {
@@ -41,7 +44,7 @@ impl Screen {
             Color::Auto => terminal && !plain,
         };
         let bars = format == Format::Human && std::io::stderr().is_terminal();
-        Self { format, color, bars, bar: Mutex::new(None) }
+        Self { format, color, bars, bar: Mutex::default(), under_way: Mutex::default() }
     }
 
     /// Writes a command's result: text for people, or one JSON document.
@@ -83,6 +86,30 @@ impl Screen {
         if let Some(hint) = &failure.hint {
             say(&mut std::io::stderr(), &format!("hint: {hint}"));
         }
+    }
+
+    /// Takes note of what is done with a guest from here on, until it is known how it ended.
+    pub fn engaged(&self, guest: &GuestId, doing: Option<String>) {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        match doing {
+            Some(doing) => under_way.insert(guest.clone(), doing),
+            None => under_way.remove(guest),
+        };
+    }
+
+    /// What stands when stor is to end at once; `None` when nothing was begun with any guest.
+    pub fn interrupted(&self) -> Option<Failure> {
+        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines: Vec<String> = under_way
+            .iter()
+            .map(|(guest, doing)| {
+                format!("guest {guest}: interrupted while it {doing}; libvirt may go on with it")
+            })
+            .collect();
+        let hint = "look at the hosts with `stor status` before anything is started; the same command again goes on \
+                    with what it finds";
+        (!lines.is_empty())
+            .then(|| Failure::say(Exit::PlacementUnknown, lines.join("\n")).hint(Some(hint.to_owned())))
     }
 
     /// Asks a question on standard error.

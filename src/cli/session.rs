@@ -1,6 +1,7 @@
 //! What most commands begin with: the cluster file, and the two ways to its hosts, real or in the lab.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use nix::unistd::{User, geteuid, getpid};
 
@@ -11,15 +12,19 @@ use crate::host::secrets::{self, SecretError};
 use crate::host::ssh::{self, SshAccess};
 use crate::host::{Fleet, Holder};
 use crate::lab::{self, LabAccess, LabError, LabSpec};
+use crate::libvirt::Connector;
+use crate::libvirt::bounded::{Bounded, Patience};
 use crate::libvirt::conn::SshConnector;
 use crate::migrate::Site;
+use crate::model::Cancel;
 use crate::spec::{self, Cluster, SpecError};
 
 /// A loaded cluster file with its hosts.
 pub struct Session {
     pub cluster: Cluster,
     pub fleet: Fleet,
-    pub connector: SshConnector,
+    pub connector: Bounded,
+    daemons: Arc<SshConnector>,
 }
 
 impl Session {
@@ -37,8 +42,15 @@ impl Session {
         };
         let (fleet, config) = ssh::connect(&cluster.name, &cluster.hosts, &access, parallel)
             .map_err(|error| Failure::new(Exit::Unexpected, &error))?;
-        let connector = SshConnector::new(&cluster.hosts, &config);
-        Ok(Self { cluster, fleet, connector })
+        let daemons = Arc::new(SshConnector::new(&cluster.hosts, &config));
+        let connector = bounded(&daemons, &Cancel::default());
+        Ok(Self { cluster, fleet, connector, daemons })
+    }
+
+    /// Lets the user's wish to wait no longer end every call of libvirt.
+    pub fn heeding(mut self, cancel: &Cancel) -> Self {
+        self.connector = bounded(&self.daemons, cancel);
+        self
     }
 
     /// Reads the secrets that the cluster file refers to; for the commands that need their values.
@@ -68,6 +80,10 @@ impl Session {
         );
         Holder { cluster: self.cluster.name.clone(), text }
     }
+}
+
+fn bounded(daemons: &Arc<SshConnector>, cancel: &Cancel) -> Bounded {
+    Bounded::new(Arc::clone(daemons) as Arc<dyn Connector>, Patience::default(), cancel.clone())
 }
 
 /// Loads a cluster file; every problem is shown at its place.

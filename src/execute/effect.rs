@@ -2,16 +2,12 @@
 //!
 //! Imports `plan::expand`, `host`, `libvirt` and `model`.
 
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::sync::Arc;
 
 use crate::host::{Fleet, Host, HostError};
-use crate::libvirt::{Connector, Hypervisor, LibvirtError};
+use crate::libvirt::{Connector, LibvirtError};
 use crate::model::{AbsPath, BlockLine, BlockSpec, Command, HostId, PeerKey, Query, Step};
 use crate::plan::expand::{Action, ExpandError, NO_SUCH_FILE, expand};
-
-/// Deadline of one libvirt call; a FUSE mount that hangs can hold a pool's start for a long time.
-const LIBVIRT_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Says why an effect failed.
 #[derive(Debug, thiserror::Error)]
@@ -22,9 +18,6 @@ pub(super) enum EffectError {
     /// In libvirt.
     #[error(transparent)]
     Libvirt(#[from] LibvirtError),
-    /// libvirt did not answer in time; what it did is unknown.
-    #[error("host {host}: libvirt did not {action} within {}", humantime::format_duration(LIBVIRT_DEADLINE))]
-    LibvirtDeadline { host: HostId, action: String },
     /// The effect cannot be carried out safely.
     #[error("host {host}: the step cannot be carried out safely")]
     Expand { host: HostId, source: ExpandError },
@@ -50,12 +43,14 @@ impl EffectError {
 
     /// Tells whether the effect may have happened all the same.
     pub(super) fn is_unknown(&self) -> bool {
-        matches!(
-            self,
-            Self::Host(
+        match self {
+            Self::Host(error) => matches!(
+                error,
                 HostError::Unreachable { .. } | HostError::Deadline { .. } | HostError::Protocol { .. }
-            ) | Self::LibvirtDeadline { .. }
-        )
+            ),
+            Self::Libvirt(error) => error.is_unanswered(),
+            _ => false,
+        }
     }
 
     pub(super) fn hint(&self) -> Option<String> {
@@ -93,32 +88,14 @@ fn act(
         Action::WriteFile(file) | Action::Stamp(file) => host.write_file(file)?,
         Action::EditBlock(block) => host.edit_block(block, &peer_keys(block, fleet)?)?,
         Action::CopyIn { source, target } => host.copy_in(source, target)?,
-        Action::EnsurePool { name, xml } => {
-            let (name, xml, words) = (name.to_string(), xml.to_string(), format!("start pool {name}"));
-            libvirt(host.id(), connector, words, move |daemon| daemon.ensure_pool(&name, &xml))?;
-        }
-        Action::RemovePool { name } => {
-            let (name, words) = (name.to_string(), format!("remove pool {name}"));
-            libvirt(host.id(), connector, words, move |daemon| daemon.remove_pool(&name))?;
-        }
+        Action::EnsurePool { name, xml } => connector.open(host.id())?.ensure_pool(name, xml)?,
+        Action::RemovePool { name } => connector.open(host.id())?.remove_pool(name)?,
         Action::EnsureSecret { id, xml, value } => {
-            let (id, xml, value) = (*id, xml.to_string(), (*value).clone());
-            let words = format!("set secret {id}");
-            libvirt(host.id(), connector, words, move |daemon| daemon.ensure_secret(id, &xml, &value))?;
+            connector.open(host.id())?.ensure_secret(*id, xml, value)?;
         }
-        Action::RemoveSecret { id } => {
-            let id = *id;
-            let words = format!("remove secret {id}");
-            libvirt(host.id(), connector, words, move |daemon| daemon.remove_secret(id))?;
-        }
-        Action::DefineGuest { name, xml } => {
-            let (xml, words) = (xml.to_string(), format!("define guest {name}"));
-            libvirt(host.id(), connector, words, move |daemon| daemon.define_domain(&xml))?;
-        }
-        Action::UndefineGuest { name } => {
-            let (name, words) = (name.to_string(), format!("undefine guest {name}"));
-            libvirt(host.id(), connector, words, move |daemon| daemon.undefine_domain(&name))?;
-        }
+        Action::RemoveSecret { id } => connector.open(host.id())?.remove_secret(*id)?,
+        Action::DefineGuest { xml, .. } => connector.open(host.id())?.define_domain(xml)?,
+        Action::UndefineGuest { name } => connector.open(host.id())?.undefine_domain(name)?,
     }
     Ok(())
 }
@@ -138,24 +115,6 @@ fn must_be_absent(host: &dyn Host, probe: &Command, subject: &str) -> Result<(),
             Err(EffectError::MayExist { host: id, subject, reason })
         }
         None => Err(EffectError::MayExist { host: id, subject, reason: "no answer".to_owned() }),
-    }
-}
-
-/// One call to the host's libvirt, given up at the deadline: the thread then ends with the connection.
-fn libvirt<F>(host: &HostId, connector: &dyn Connector, action: String, call: F) -> Result<(), EffectError>
-where
-    F: FnOnce(&dyn Hypervisor) -> Result<(), LibvirtError> + Send + 'static,
-{
-    let daemon = connector.open(host)?;
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        if sender.send(call(&*daemon)).is_err() {
-            tracing::warn!("libvirt answered after its deadline");
-        }
-    });
-    match receiver.recv_timeout(LIBVIRT_DEADLINE) {
-        Ok(result) => Ok(result?),
-        Err(_) => Err(EffectError::LibvirtDeadline { host: host.clone(), action }),
     }
 }
 

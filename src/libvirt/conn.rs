@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Once, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use virt::connect::Connect;
 use virt::error::Error;
@@ -22,6 +22,8 @@ mod secrets;
 
 /// Time for ssh, its key exchange and the daemon's handshake. ssh's own ConnectTimeout only covers the first part.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
+/// Time for the daemons to hear that stor leaves.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// A daemon that answers none of this many keepalive messages, this many seconds apart, is given up.
 const KEEPALIVE: (i32, u32) = (5, 4);
 
@@ -55,16 +57,49 @@ impl Connector for SshConnector {
             let reason = "the cluster file has no such host".to_owned();
             return Err(LibvirtError::Connect { host: host.clone(), reason });
         };
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = slot.as_ref().filter(|kept| kept.connect.is_alive().unwrap_or(false)) {
-            return Ok(Arc::clone(kept) as Arc<dyn Hypervisor>);
+        // Not asked under the lock: a connection that hangs must not keep others from opening their own.
+        let kept = slot.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(kept) = kept.filter(|kept| kept.connect.is_alive().unwrap_or(false)) {
+            return Ok(kept);
         }
         let uri = uri::control(host, *driver, wrapper);
         let connect = connect(host, uri.clone())?;
         let opened = Arc::new(SshHypervisor { host: host.clone(), driver: *driver, uri, connect });
-        *slot = Some(Arc::clone(&opened));
+        let before = slot.lock().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(&opened));
+        drop(close(before));
         Ok(opened)
     }
+
+    fn forsake(&self, host: &HostId) {
+        if let Some(slot) = self.open.get(host) {
+            drop(close(slot.lock().unwrap_or_else(PoisonError::into_inner).take()));
+        }
+    }
+}
+
+impl Drop for SshConnector {
+    /// Closes all connections at once; one whose daemon does not answer is left behind.
+    fn drop(&mut self) {
+        let take = |slot: &Mutex<Option<_>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let closing: Vec<_> = self.open.values().map(|slot| close(take(slot))).collect();
+        let end = Instant::now() + CLOSE_DEADLINE;
+        for closed in closing {
+            // Nothing is ever sent: the thread drops its end once the connection is closed.
+            closed.recv_timeout(end.saturating_duration_since(Instant::now())).unwrap_or(());
+        }
+    }
+}
+
+/// Closes a connection in a thread of its own, because that asks the daemon once more; the receiver ends when it is closed.
+fn close(connection: Option<Arc<SshHypervisor>>) -> mpsc::Receiver<()> {
+    let (closed, receiver) = mpsc::channel();
+    if let Some(connection) = connection {
+        std::thread::spawn(move || {
+            drop(connection);
+            drop(closed);
+        });
+    }
+    receiver
 }
 
 /// Opens one connection; the thread of an attempt that never ends is left behind.

@@ -76,6 +76,9 @@ pub enum Moment {
 /// Decides whether a call that changes something fails: host, action (`define guest web1`), moment.
 pub type Fault = Arc<dyn Fn(&HostId, &str, Moment) -> bool + Send + Sync>;
 
+/// Decides whether a call hangs, for as long as it says so: host, action (`look at a guest`, `define guest web1`).
+pub type Hang = Arc<dyn Fn(&HostId, &str) -> bool + Send + Sync>;
+
 #[derive(Default)]
 struct State {
     daemons: BTreeMap<HostId, FakeDaemon>,
@@ -85,6 +88,8 @@ struct State {
     calls: Vec<String>,
     requests: Vec<MigrationRequest>,
     fault: Option<Fault>,
+    hang: Option<Hang>,
+    forsaken: Vec<HostId>,
 }
 
 #[derive(Default)]
@@ -151,6 +156,18 @@ impl FakeConnector {
         self.0.lock().fault = fault;
     }
 
+    /// Makes calls hang where `hang` says so; `None` lets all that hang go on.
+    pub fn stall(&self, hang: Option<Hang>) {
+        self.0.lock().hang = hang;
+        self.0.changed.notify_all();
+    }
+
+    /// Hosts whose connections were given up, in order.
+    #[must_use]
+    pub fn forsaken(&self) -> Vec<HostId> {
+        self.0.lock().forsaken.clone()
+    }
+
     /// Every call that changed something, in order, as `kvm1: define guest web1`.
     #[must_use]
     pub fn calls(&self) -> Vec<String> {
@@ -167,10 +184,15 @@ impl FakeConnector {
 impl Connector for FakeConnector {
     fn open(&self, host: &HostId) -> Result<Arc<dyn Hypervisor>, LibvirtError> {
         let daemon = FakeHypervisor { host: host.clone(), shared: Arc::clone(&self.0) };
+        daemon.wait_while_stalled("connect");
         match self.0.lock().daemons.get(host) {
             Some(found) if found.reachable => Ok(Arc::new(daemon)),
             _ => Err(unreachable(host)),
         }
+    }
+
+    fn forsake(&self, host: &HostId) {
+        self.0.lock().forsaken.push(host.clone());
     }
 }
 

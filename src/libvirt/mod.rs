@@ -4,6 +4,7 @@
 //! `docs/adr/`); everything that changes libvirt, and everything live (guests, migration), goes through [`Hypervisor`].
 //! Imports `host` (how to reach the daemon over ssh), `spec` and `model`.
 
+pub mod bounded;
 pub mod conn;
 pub mod domain_xml;
 pub mod domstates;
@@ -47,6 +48,24 @@ pub enum LibvirtError {
         /// libvirt's error number (`virErrorNumber`), 0 when there was none.
         code: u32,
     },
+    /// A call did not end in time; what it does, or will do yet, is unknown.
+    #[error("host {host}: libvirt did not {action} within {}", humantime::format_duration(*within))]
+    Silent {
+        /// The host.
+        host: HostId,
+        /// What was asked for: `start guest web1`.
+        action: String,
+        /// How long it was waited for.
+        within: Duration,
+    },
+    /// A call had not ended when the user gave up waiting; what it does is unknown.
+    #[error("host {host}: libvirt had not yet answered (to {action}) when stor was interrupted")]
+    Abandoned {
+        /// The host.
+        host: HostId,
+        /// What was asked for.
+        action: String,
+    },
     /// XML from or for libvirt could not be read.
     #[error("cannot read the XML of {what}: {reason}")]
     Xml {
@@ -55,6 +74,14 @@ pub enum LibvirtError {
         /// Why.
         reason: String,
     },
+}
+
+impl LibvirtError {
+    /// Whether nobody answered, so that the call may have been, or may yet be, carried out.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Silent { .. } | Self::Abandoned { .. })
+    }
 }
 
 /// State of a domain (`virDomainState`).
@@ -211,7 +238,7 @@ pub struct JobStats {
     pub setup: Option<Duration>,
 }
 
-/// One host's libvirt daemon. Every call is blocking.
+/// One host's libvirt daemon. Every call is blocking, and has a deadline only behind [`bounded::Bounded`].
 pub trait Hypervisor: Send + Sync {
     /// The host.
     fn host(&self) -> &HostId;
@@ -348,4 +375,6 @@ pub trait Connector: Send + Sync {
     /// # Errors
     /// [`LibvirtError::Connect`] when the daemon cannot be reached.
     fn open(&self, host: &HostId) -> Result<std::sync::Arc<dyn Hypervisor>, LibvirtError>;
+    /// Keeps the connection to a host no longer, because a call on it does not end; the next [`Connector::open`] makes another.
+    fn forsake(&self, _host: &HostId) {}
 }

@@ -171,7 +171,18 @@ fn begin(
 ) -> Result<Started, StartError> {
     let failed = |source| StartError::Libvirt { guest: guest.clone(), source };
     let daemon = site.connector.open(host).map_err(failed)?;
-    daemon.start_domain(guest.as_str()).map_err(failed)?;
+    if let Err(error) = daemon.start_domain(guest.as_str()) {
+        if !error.is_unanswered() {
+            return Err(failed(error));
+        }
+        // A call that was given up may have started it, or may yet: what the host shows decides.
+        let reason =
+            format!("{error}; it may have started it on {host}, or may yet: `virsh domstate {guest}` there");
+        let seen = site.connector.open(host).and_then(|daemon| daemon.domain(guest.as_str()));
+        if !seen.is_ok_and(|seen| seen.is_some_and(|seen| seen.state == DomainState::Running)) {
+            return Err(StartError::Unplaced { guest: guest.clone(), reason });
+        }
+    }
     let autostart = site.cluster.guests.get(guest).is_some_and(|entry| match &entry.definition {
         GuestDefinition::Generated(shape) => shape.autostart == Autostart::On,
         GuestDefinition::Written { .. } => false,

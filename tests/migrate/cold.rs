@@ -366,9 +366,9 @@ fn a_move_that_broke_off_can_be_taken_back() {
 fn an_interrupted_shutdown_leaves_the_guest_where_it_is() {
     let world = world(DomainState::Running, false);
     world.connector.daemon(&host("kvm1"), |daemon| daemon.deaf.insert("web1".to_owned()));
-    let flag = world.cancel.flag();
+    let cancel = world.cancel.clone();
     let (fault, _) = at(0, Moment::After, move || {
-        flag.store(true, Ordering::SeqCst);
+        cancel.cancel();
         false
     });
     world.connector.inject(Some(fault));

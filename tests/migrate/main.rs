@@ -2,6 +2,7 @@
 
 mod cold;
 mod faults;
+mod hangs;
 mod judge;
 mod outside;
 mod preflight;

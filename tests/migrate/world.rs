@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use stor::host::fake::{FakeHost, Faults, Files, answer, failure};
 use stor::host::{Fleet, Host};
+use stor::libvirt::bounded::{Bounded, Patience};
 use stor::libvirt::domain_xml::{DomainType, GuestDisk, generate};
 use stor::libvirt::fake::FakeConnector;
 use stor::libvirt::{Connector, DomainState};
@@ -113,6 +114,8 @@ impl Shell {
 pub struct World {
     pub cluster: Cluster,
     pub connector: FakeConnector,
+    /// The daemons behind limits, where a test wants that.
+    pub bounded: Option<Bounded>,
     pub shells: BTreeMap<HostId, Arc<Mutex<Shell>>>,
     pub hosts: BTreeMap<HostId, Arc<FakeHost>>,
     pub fleet: Fleet,
@@ -148,6 +151,7 @@ impl World {
         Self {
             cluster,
             connector,
+            bounded: None,
             shells,
             hosts,
             fleet,
@@ -160,7 +164,8 @@ impl World {
     }
 
     pub fn site(&self) -> Site<'_> {
-        Site { cluster: &self.cluster, fleet: &self.fleet, connector: &self.connector }
+        let connector = self.bounded.as_ref().map_or(&self.connector as &dyn Connector, |bounded| bounded);
+        Site { cluster: &self.cluster, fleet: &self.fleet, connector }
     }
 
     /// Changes what a host's shell answers.
@@ -205,6 +210,12 @@ impl World {
             domain.xml = change(domain.xml.clone());
         });
     }
+}
+
+/// The daemons behind limits: every call may take this long, and a fifth of it once the user has given up.
+pub fn bounded(connector: &FakeConnector, limit: Duration, cancel: &Cancel) -> Bounded {
+    let patience = Patience { connect: limit, look: limit, host: limit, change: limit, grace: limit / 5 };
+    Bounded::new(Arc::new(connector.clone()), patience, cancel.clone())
 }
 
 fn shell(connector: &FakeConnector) -> Shell {

@@ -78,6 +78,13 @@ impl Screen {
 
     /// What a migration does.
     pub fn migrating(&self, event: &MigrateEvent) {
+        match event {
+            MigrateEvent::Began(guest, from, to) | MigrateEvent::Attached(guest, from, to) => {
+                self.engaged(guest, Some(format!("was being moved from {from} to {to}")));
+            }
+            MigrateEvent::Ended(outcome) => self.engaged(&outcome.guest, None),
+            _ => {}
+        }
         if let MigrateEvent::Progressed(guest, progress) = event {
             if self.bars {
                 self.advance(guest.as_ref(), progress.permille, progress.eta);

@@ -3,12 +3,21 @@
 use super::*;
 
 impl FakeHypervisor {
+    /// Waits for as long as the call is to hang.
+    pub(super) fn wait_while_stalled(&self, action: &str) {
+        let hangs = |state: &mut State| state.hang.as_ref().is_some_and(|hang| hang(&self.host, action));
+        drop(
+            self.shared.changed.wait_while(self.shared.lock(), hangs).unwrap_or_else(PoisonError::into_inner),
+        );
+    }
+
     /// Looks at the daemon.
     fn read<T>(
         &self,
         action: &str,
         work: impl FnOnce(&FakeDaemon) -> Result<T, (u32, String)>,
     ) -> Result<T, LibvirtError> {
+        self.wait_while_stalled(action);
         let state = self.shared.lock();
         let daemon = state.daemons.get(&self.host).filter(|daemon| daemon.reachable);
         let daemon = daemon.ok_or_else(|| unreachable(&self.host))?;
@@ -21,6 +30,7 @@ impl FakeHypervisor {
         action: &str,
         work: impl FnOnce(&mut FakeDaemon) -> Result<T, (u32, String)>,
     ) -> Result<T, LibvirtError> {
+        self.wait_while_stalled(action);
         self.strike(action, Moment::Before)?;
         let done = {
             let mut state = self.shared.lock();

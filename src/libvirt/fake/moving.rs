@@ -74,6 +74,7 @@ impl FakeHypervisor {
 
     pub(super) fn cancel_job(&self, domain: &str) -> Result<(), LibvirtError> {
         let key = self.key(domain);
+        self.wait_while_stalled(&format!("abort the job of guest {domain}"));
         let mut state = self.shared.lock();
         state.calls.push(format!("{}: abort the job of guest {domain}", self.host));
         let Some(job) = state.jobs.get_mut(&key) else {

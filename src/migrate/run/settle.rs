@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use super::moving::{self, Ride};
 use super::{Journey, MigrateEvent, Run, since};
-use crate::libvirt::{DomainFacts, DomainState, JobStats, LibvirtError, domain_xml};
+use crate::libvirt::{DomainFacts, DomainState, JobOperation, JobStats, LibvirtError, domain_xml};
 use crate::migrate::confirm::{Placement, Seen, judge};
 use crate::migrate::facts::disk_path;
 use crate::migrate::monitor::AbortReason;
@@ -89,7 +89,7 @@ impl Run<'_> {
         &self,
         journey: &Journey<'_>,
         strategy: &Strategy,
-        ride: Ride,
+        mut ride: Ride,
         started: SystemTime,
         mut outcome: Outcome,
     ) -> Outcome {
@@ -112,10 +112,18 @@ impl Run<'_> {
                 outcome.notes.extend(self.follow(journey, &confirmed));
                 Verdict::Moved
             }
+            Placement::Stayed if self.may_go_on(journey, &mut ride) => Verdict::Unplaced {
+                placement: Placement::Unknown,
+                reason: self.in_doubt(journey, &ride, &self.why(strategy, &ride), &confirmed),
+            },
             Placement::Stayed => {
                 outcome.notes.extend(self.resume(journey, strategy, &ride));
                 Verdict::Stayed(self.why(strategy, &ride))
             }
+            Placement::Unknown => Verdict::Unplaced {
+                placement: Placement::Unknown,
+                reason: self.in_doubt(journey, &ride, &self.why(strategy, &ride), &confirmed),
+            },
             placement => Verdict::Unplaced { placement, reason: self.why(strategy, &ride) },
         };
         let (figures, trouble) = self.figures(journey, ride, confirmed.placement);
@@ -138,7 +146,8 @@ impl Run<'_> {
             });
             let placement = judge(&source, &target);
             let clear = matches!(placement, Placement::Moved | Placement::Stayed);
-            if clear || since(begin) >= self.options.pace.confirm {
+            let patience = since(begin) < self.options.pace.confirm && !self.cancel.is_abandoned();
+            if clear || !patience {
                 return Confirmed { placement, source, target };
             }
             std::thread::sleep(self.options.pace.poll);
@@ -153,14 +162,50 @@ impl Run<'_> {
         }
     }
 
+    /// Whether libvirt may still move a guest that was seen at its source: it neither ended the migration nor took up that it
+    /// is to end, or the call failed and the source shows the job all the same (a connection that broke does not end it).
+    fn may_go_on(&self, journey: &Journey<'_>, ride: &mut Ride) -> bool {
+        if ride.cancelled {
+            return false;
+        }
+        if !ride.open && ride.error.is_some() {
+            let job = self.site.connector.open(&journey.from).and_then(|at| at.job(journey.guest.as_str()));
+            // A source that cannot be asked for its job any more has shown a moment ago that the guest runs there.
+            ride.open =
+                job.is_ok_and(|job| job.is_some_and(|job| job.operation == JobOperation::MigrationOut));
+        }
+        ride.open
+    }
+
+    /// What stands when it cannot be told where the guest is, or will be, and what can be done about it.
+    fn in_doubt(&self, journey: &Journey<'_>, ride: &Ride, why: &str, confirmed: &Confirmed) -> String {
+        let (guest, from, to) = (journey.guest, &journey.from, self.to);
+        let (source, target) = (&confirmed.source, &confirmed.target);
+        let open = if ride.open { "; libvirt has not ended the migration, which may go on" } else { "" };
+        format!(
+            "{why}{open}. Before it began the guest was on {from}; now it {source} (on {from}) and {target} (on {to}). `stor \
+             migrate {guest} --to {to}` watches a migration that is under way to its end, `virsh domjobabort {guest}` on \
+             {from} cancels it"
+        )
+    }
+
     /// What was wrong, in one sentence; stor's own decision comes before libvirt's words for it.
     fn why(&self, strategy: &Strategy, ride: &Ride) -> String {
         let deadline = humantime::format_duration(strategy.deadline);
+        let taken = if ride.open && ride.aborted.is_some() && !ride.cancelled {
+            ", which libvirt did not take up"
+        } else {
+            ""
+        };
         match (ride.aborted, &ride.error) {
-            (Some(AbortReason::Cancelled), _) => "cancelled by the user".to_owned(),
-            (Some(AbortReason::Deadline), _) => format!("it did not end within {deadline} and was cancelled"),
+            (Some(AbortReason::Cancelled), _) => format!("cancelled by the user{taken}"),
+            (Some(AbortReason::Deadline), _) => {
+                format!("it did not end within {deadline} and was cancelled{taken}")
+            }
             (Some(AbortReason::PausedTooLong), _) => {
-                format!("it did not end within {deadline}, nor with the guest paused, and was cancelled")
+                format!(
+                    "it did not end within {deadline}, nor with the guest paused, and was cancelled{taken}"
+                )
             }
             (None, Some(error)) => error.clone(),
             (None, None) => "libvirt reported success, but the hosts show otherwise".to_owned(),
