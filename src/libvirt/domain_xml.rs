@@ -13,11 +13,15 @@ use super::xml::{self, Element};
 use crate::model::{ByteSize, ClusterName, GuestId, ImageFormat, ImageLocation};
 use crate::model::{GuestShape, KernelBoot};
 
+mod layers;
 mod read;
+mod state;
+pub use layers::{ChainEnd, Layer, LayerRole, stands_alone};
 pub use read::{
     CpuSummary, DiskAccess, DiskSource, DiskSummary, DomainSummary, InterfaceSummary, LocalDevice,
     LocalEffect, read,
 };
+pub use state::{StateFile, StateKind};
 
 /// What runs a guest (`<domain type=..>`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

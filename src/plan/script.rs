@@ -32,7 +32,7 @@ pub fn render(plan: &Plan, cluster: &Cluster) -> String {
     out.line("    exit 2");
     out.line("    ;;");
     out.line("esac");
-    out.0
+    out.text
 }
 
 /// The word by which a section names its wave: `client-prerequisites`.
@@ -41,12 +41,16 @@ fn slug(wave: Wave) -> String {
 }
 
 #[derive(Default)]
-struct Script(String);
+struct Script {
+    text: String,
+    /// What `virsh undefine` is told, so that it leaves what the section's host keeps of a guest beside its definition.
+    keep: &'static str,
+}
 
 impl Script {
     fn line(&mut self, text: impl AsRef<str>) {
-        self.0.push_str(text.as_ref());
-        self.0.push('\n');
+        self.text.push_str(text.as_ref());
+        self.text.push('\n');
     }
 
     /// A comment; text from outside may have line breaks, which would end it.
@@ -81,6 +85,11 @@ impl Script {
         self.line("");
         self.comment(&format!("==== {} ({address}): {wave} ====", first.host));
         self.line(format!("'{} {}')", first.host, slug(wave)));
+        // Xen's driver knows no such flags, and leaves a guest's files alone.
+        self.keep = match cluster.driver_of(&first.host) {
+            Some(Driver::Xen) => "",
+            Some(Driver::Qemu) | None => " --keep-nvram --keep-tpm",
+        };
         // QEMU's daemon is what virsh chooses for root by itself.
         if let Some(driver @ Driver::Xen) = cluster.driver_of(&first.host) {
             self.line(format!("export {DEFAULT_URI}={}", driver.uri()));
@@ -162,7 +171,10 @@ impl Script {
                 self.line("fi");
             }
             Action::DefineGuest { xml, .. } => self.here("virsh define /dev/stdin", xml),
-            Action::UndefineGuest { name } => self.line(format!("virsh undefine {}", word(name))),
+            Action::UndefineGuest { name } => {
+                let keep = self.keep;
+                self.line(format!("virsh undefine {}{keep}", word(name)));
+            }
         }
     }
 
@@ -257,12 +269,12 @@ impl Script {
     fn block_line(&mut self, line: &BlockLine) {
         // Writing to a String cannot fail.
         match line {
-            BlockLine::Text(text) => writeln!(self.0, "    printf '%s\\n' {}", word(text)),
+            BlockLine::Text(text) => writeln!(self.text, "    printf '%s\\n' {}", word(text)),
             BlockLine::Key(PeerKey { options, known: Some(known), .. }) => {
-                writeln!(self.0, "    printf '%s\\n' {}", word(&format!("{options} {known}")))
+                writeln!(self.text, "    printf '%s\\n' {}", word(&format!("{options} {known}")))
             }
             BlockLine::Key(key) => {
-                writeln!(self.0, "    printf '%s %s\\n' {} \"${}\"", word(&key.options), variable(key))
+                writeln!(self.text, "    printf '%s %s\\n' {} \"${}\"", word(&key.options), variable(key))
             }
         }
         .unwrap_or_default();

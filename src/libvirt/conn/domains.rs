@@ -7,6 +7,7 @@ use virt::enumutil::Enum;
 use virt_sys as sys;
 
 use super::{SshHypervisor, unless};
+use crate::libvirt::domain_xml::StateKind;
 use crate::libvirt::job::{self, GuestCpu, Which};
 use crate::libvirt::{
     DomainFacts, DomainState, Hypervisor, JobOperation, JobStats, Keeps, LibvirtError, MigrationRequest,
@@ -45,6 +46,33 @@ impl SshHypervisor {
             xml: domain.xml_desc(0).map_err(look("read the XML"))?,
             name,
         })
+    }
+
+    /// Removes a definition and leaves what the host keeps of the guest beside it: without KEEP_TPM libvirt deletes the state of an
+    /// emulated TPM, and with it the keys of every disk that is sealed with it.
+    fn undefine_only(&self, domain: &Domain, name: &str) -> Result<(), LibvirtError> {
+        let action = format!("undefine guest {name}");
+        if self.driver == Driver::Xen {
+            // The Xen driver knows no such flags, and a guest's firmware variables are a file that it leaves alone.
+            return domain.undefine_flags(0).map_err(self.failed(action));
+        }
+        let flags = sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM | sys::VIR_DOMAIN_UNDEFINE_KEEP_TPM;
+        let error = match domain.undefine_flags(flags) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.code().to_raw() == sys::VIR_ERR_INVALID_ARG => error,
+            Err(error) => return Err(self.failed(action)(error)),
+        };
+        // libvirt before 8.9 does not know KEEP_TPM and refuses it; it deletes the state of any emulated TPM.
+        let text = domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE).map_err(self.failed(action.as_str()))?;
+        let has_tpm = domain_xml::read(&text)?.state.iter().any(|state| state.kind == StateKind::Tpm);
+        if has_tpm {
+            let reason = format!(
+                "this libvirt would delete the state of its TPM ({}); it can keep it from version 8.9 on",
+                error.message()
+            );
+            return Err(self.refused(action, reason));
+        }
+        domain.undefine_flags(sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM).map_err(self.failed(action))
     }
 
     /// The state, or an error: virt 0.5 swallows a failed `virDomainGetState` and leaves -1, and "unknown" must never be
@@ -180,9 +208,7 @@ impl Hypervisor for SshHypervisor {
             // libvirt would make it transient: its definition would be lost at the next stop.
             return Err(self.refused(format!("undefine guest {name}"), "it is not shut off"));
         }
-        // The Xen driver knows no such flag, and a guest's firmware variables are a file that it leaves alone.
-        let flags = if self.driver == Driver::Xen { 0 } else { sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM };
-        domain.undefine_flags(flags).map_err(self.failed(format!("undefine guest {name}")))
+        self.undefine_only(&domain, name)
     }
 
     fn start_domain(&self, name: &str) -> Result<(), LibvirtError> {

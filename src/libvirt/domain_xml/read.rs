@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::layers::{self, ChainEnd, Layer};
+use super::state::{self, StateFile};
 use super::{LibvirtError, size, xml};
 use crate::libvirt::xml::Element;
 use crate::model::ByteSize;
@@ -33,6 +35,8 @@ pub struct DomainSummary {
     pub interfaces: Vec<InterfaceSummary>,
     /// What ties the guest to its host.
     pub local_devices: Vec<LocalDevice>,
+    /// What its host keeps of it in files beside the disks.
+    pub state: Vec<StateFile>,
 }
 
 impl DomainSummary {
@@ -97,6 +101,12 @@ pub struct DiskSummary {
     pub cache: Option<String>,
     /// Whether the guest may only read it.
     pub access: DiskAccess,
+    /// What the disk needs besides its own image, as far as the XML tells: from top to bottom.
+    pub layers: Vec<Layer>,
+    /// Whether these are all.
+    pub chain: ChainEnd,
+    /// Whether its data is being copied to another place now (`<mirror>`).
+    pub mirrored: bool,
 }
 
 /// How a guest may use a disk.
@@ -173,6 +183,7 @@ pub fn read(text: &str) -> Result<DomainSummary, LibvirtError> {
         disks: devices.all("disk").map(disk).collect(),
         interfaces: devices.all("interface").map(interface).collect(),
         local_devices: local_devices(devices),
+        state: state::read(&root, devices),
     })
 }
 
@@ -185,17 +196,23 @@ fn disk(element: &Element) -> DiskSummary {
     } else {
         DiskAccess::Exclusive
     };
+    let format = driver.and_then(|driver| driver.attribute("type"));
+    let (layers, chain) = layers::read(element, format);
     DiskSummary {
         device: element.attribute("device").unwrap_or("disk").to_owned(),
         target: element.first("target").and_then(|target| target.attribute("dev")).unwrap_or("?").to_owned(),
-        source: disk_source(element),
-        format: driver.and_then(|driver| driver.attribute("type")).map(str::to_owned),
+        source: source_of(element),
+        format: format.map(str::to_owned),
         cache: driver.and_then(|driver| driver.attribute("cache")).map(str::to_owned),
         access,
+        layers,
+        chain,
+        mirrored: element.first("mirror").is_some(),
     }
 }
 
-fn disk_source(element: &Element) -> DiskSource {
+/// Reads `type=` and `<source>` of a disk, or of a layer of one.
+pub(super) fn source_of(element: &Element) -> DiskSource {
     let Some(source) = element.first("source") else { return DiskSource::Empty };
     let value = |name: &str| source.attribute(name).map(str::to_owned);
     let found = match element.attribute("type") {
@@ -252,9 +269,12 @@ fn local_devices(devices: &Element) -> Vec<LocalDevice> {
                 let dir = source.and_then(|source| source.attribute("dir")).unwrap_or("?");
                 found.push(blocks(format!("directory {dir} of the host as a file system")));
             }
-            ("tpm", _) if device.at("backend").and_then(|b| b.attribute("type")) == Some("passthrough") => {
-                found.push(blocks("TPM of the host".to_owned()));
-            }
+            ("tpm", _) => match device.first("backend").and_then(|backend| backend.attribute("type")) {
+                // Its state is a file beside the disks.
+                Some("emulator") => {}
+                Some("external") => found.push(blocks("TPM of another program on the host".to_owned())),
+                _ => found.push(blocks("TPM of the host".to_owned())),
+            },
             ("serial" | "parallel" | "channel" | "console", "file") => {
                 found.push(stays(format!("{} log {}", device.name, file.unwrap_or("?"))));
             }

@@ -171,3 +171,42 @@ fn xml_of_another_guest_is_refused_with_both_names() {
         check_written(&GuestId::new("web1").unwrap(), "<domain><name>db</name></domain>").unwrap_err();
     assert_eq!(error.to_string(), "cannot read the XML of guest web1: it defines \"db\", not web1");
 }
+
+#[test]
+fn what_a_host_keeps_of_a_guest_beside_its_disks_is_read() {
+    let read = |os: &str, devices: &str| {
+        let text = format!(
+            "<domain><name>g</name><uuid>11111111-2222-4333-8444-00000000000A</uuid>{os}<devices>{devices}</devices></domain>"
+        );
+        let state = super::read(&text).unwrap().state;
+        state.into_iter().map(|state| (state.kind, state.place)).collect::<Vec<_>>()
+    };
+    let vars = |place: Option<&str>| vec![(StateKind::FirmwareVariables, place.map(str::to_owned))];
+    let tpm = |place: &str| vec![(StateKind::Tpm, Some(place.to_owned()))];
+    let table = [
+        ("<os><type>hvm</type></os>", "", vec![]),
+        ("<os firmware='efi'><type>hvm</type></os>", "", vars(None)),
+        ("<os firmware='bios'><type>hvm</type></os>", "", vec![]),
+        ("<os firmware='efi'><loader stateless='yes'/></os>", "", vec![]),
+        ("<os><loader type='rom'>/x</loader></os>", "", vec![]),
+        ("<os><loader type='pflash' readonly='yes'>/x</loader></os>", "", vars(None)),
+        ("<os><nvram template='/t'>/a/VARS.fd</nvram></os>", "", vars(Some("/a/VARS.fd"))),
+        ("<os><nvram type='file'><source file='/b/VARS.fd'/></nvram></os>", "", vars(Some("/b/VARS.fd"))),
+        ("<os><nvram type='block'><source dev='/dev/x'/></nvram></os>", "", vars(None)),
+        ("<os firmware='efi'><varstore path='/c.json'/></os>", "", vars(Some("/c.json"))),
+        (
+            "",
+            "<tpm><backend type='emulator'/></tpm>",
+            tpm("/var/lib/libvirt/swtpm/11111111-2222-4333-8444-00000000000a"),
+        ),
+        (
+            "",
+            "<tpm><backend type='emulator'><source type='dir' path='/s/tpm'/></backend></tpm>",
+            tpm("/s/tpm"),
+        ),
+        ("", "<tpm><backend type='passthrough'><device path='/dev/tpm0'/></backend></tpm>", vec![]),
+    ];
+    for (os, devices, expected) in table {
+        assert_eq!(read(os, devices), expected, "{os}{devices}");
+    }
+}
