@@ -64,6 +64,8 @@ pub trait Backend {
     /// # Errors
     /// [`Unknown`] when the answers that tell are missing.
     fn attached(&self, host: &HostId, seen: &Observations) -> Result<Attached, Unknown>;
+    /// What [`Backend::attached`] wants answered.
+    fn attached_queries(&self) -> Vec<Query>;
     /// Ports of `host` that other hosts reach for this storage.
     fn openings(&self, host: &HostId) -> Vec<Opening>;
     /// SELinux booleans that this storage needs on `host`.

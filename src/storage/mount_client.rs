@@ -60,7 +60,10 @@ pub fn attached(
     let table = mount_table::parse(&seen.answer(host, &mounts())?.stdout);
     Ok(match mount_table::at(&table, path) {
         None => Attached::No,
-        Some(mount) if mount.fs_type == fs_type && sources.contains(&mount.source) => Attached::Yes,
+        // A directory of the storage that is bound there holds other files.
+        Some(mount) if mount.fs_type == fs_type && sources.contains(&mount.source) && mount.root == "/" => {
+            Attached::Yes
+        }
         Some(mount) => Attached::Other(mount.to_string()),
     })
 }

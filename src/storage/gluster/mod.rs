@@ -17,6 +17,7 @@ use std::net::Ipv4Addr;
 use self::spec::{Arbiter, Brick, GlusterSpec};
 use super::health::Health;
 use super::mount_client;
+use super::mount_probe;
 use super::probe::Probe;
 use super::spec::Access;
 use super::{Attached, Backend, planning};
@@ -99,6 +100,13 @@ impl Backend for Gluster<'_> {
         }
         let sources = commands::mount_sources(self.cluster, self.id, self.spec);
         mount_client::attached(seen, host, &self.spec.mount, commands::KERNEL_TYPE, &sources)
+    }
+
+    fn attached_queries(&self) -> Vec<Query> {
+        match self.spec.access {
+            Access::Direct => Vec::new(),
+            Access::Mount => vec![mount_probe::mounts()],
+        }
     }
 
     fn openings(&self, host: &HostId) -> Vec<Opening> {

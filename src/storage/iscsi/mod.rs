@@ -77,6 +77,10 @@ impl Backend for Iscsi<'_> {
         Ok(Attached::Remote)
     }
 
+    fn attached_queries(&self) -> Vec<Query> {
+        Vec::new()
+    }
+
     fn openings(&self, host: &HostId) -> Vec<Opening> {
         if self.spec.server != *host {
             return Vec::new();

@@ -16,7 +16,7 @@ pub mod wire;
 use self::spec::NfsSpec;
 use super::health::Health;
 use super::probe::Probe;
-use super::{Attached, Backend, mount_client, planning};
+use super::{Attached, Backend, mount_client, mount_probe, planning};
 use crate::guard::Opening;
 use crate::model::{
     AbsPath, Answer, HostId, ImageLocation, Observations, Owned, Proposal, Query, StorageId, Unknown,
@@ -78,6 +78,10 @@ impl Backend for Nfs<'_> {
         let Some(mount) = &self.spec.mount else { return Ok(Attached::Remote) };
         let sources = commands::mount_sources(self.cluster, self.spec);
         mount_client::attached(seen, host, &mount.path, mount.version.kernel_type(), &sources)
+    }
+
+    fn attached_queries(&self) -> Vec<Query> {
+        self.spec.mount.iter().map(|_| mount_probe::mounts()).collect()
     }
 
     fn openings(&self, host: &HostId) -> Vec<Opening> {
