@@ -4,20 +4,23 @@
 //! migration is decided in `preflight`.
 
 mod block;
+pub mod chain;
+mod places;
 
 pub use block::BlockDevice;
+pub use places::{Misplaced, PlaceFacts, disk_path, disk_url, storage_of};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::libvirt::domain_xml::{DiskSource, DomainSummary};
+use self::chain::{Image, ImageFacts};
+use self::places::Places;
+use crate::libvirt::domain_xml::{DiskSource, DomainSummary, Layer};
 use crate::libvirt::{DomainFacts, JobStats, NodeFacts, uri, xl, xml};
 use crate::model::{Answer, ByteSize, Command, HostId, Query};
 use crate::spec::Cluster;
-use crate::storage::probe::{LunTarget, Way};
-use crate::storage::{self, direct_probe, lun_probe};
 
 /// A fact, or why it could not be learnt.
 pub type Known<T> = Result<T, String>;
@@ -90,12 +93,10 @@ pub struct HostFacts {
     pub node: NodeFacts,
     /// All its domains.
     pub domains: Vec<DomainFacts>,
-    /// The guest's files by path.
-    pub files: BTreeMap<String, FileFacts>,
-    /// The guest's files that QEMU reaches by URL, and whether they could be opened here.
-    pub remote: BTreeMap<String, Known<()>>,
-    /// The guest's block devices by path; `None` when it is known that there is no such device.
-    pub devices: BTreeMap<String, Known<Option<BlockDevice>>>,
+    /// Where the guest's data lies: its images, the layers below them, its state.
+    pub places: PlaceFacts,
+    /// What the guest's images are and what is below them; only asked on a source.
+    pub images: BTreeMap<Image, ImageFacts>,
     /// Memory that a new process can have (`MemAvailable`).
     pub memory_available: Known<ByteSize>,
     /// The guest's bridges, and whether they exist.
@@ -116,100 +117,11 @@ pub struct HostFacts {
     pub job: Option<JobStats>,
 }
 
-/// Where a disk's file is on every host: its own path, or its pool's place in the cluster file.
-#[must_use]
-pub fn disk_path(source: &DiskSource, cluster: &Cluster) -> Option<String> {
-    match source {
-        DiskSource::File(path) => Some(path.clone()),
-        DiskSource::Volume { pool, volume } => {
-            let found = cluster.storage.iter().find(|(id, _)| id.as_str() == pool.as_str());
-            found.and_then(|(_, storage)| Some(format!("{}/{volume}", storage.mounted_at()?)))
-        }
-        _ => None,
-    }
-}
-
-/// QEMU's URL of a disk that it reaches itself (qemu-block-drivers(7)); `None` for other disks, and for protocols that
-/// need a secret or a configuration of their own: of LUNs, only those of the cluster file can be opened.
-#[must_use]
-pub fn disk_url(source: &DiskSource, cluster: &Cluster) -> Option<String> {
-    located(source, cluster).map(|(url, _)| url)
-}
-
-/// A disk that QEMU reaches itself, and how it is opened.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Remote {
-    url: String,
-    query: Query,
-    kind: RemoteKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum RemoteKind {
-    File,
-    Lun,
-}
-
-impl Remote {
-    fn file(url: String) -> Self {
-        let query = direct_probe::open(&url);
-        Self { url, query, kind: RemoteKind::File }
-    }
-
-    fn opened(&self, answer: &Answer) -> Known<()> {
-        match self.kind {
-            RemoteKind::File => direct_probe::opened(answer),
-            RemoteKind::Lun => lun_probe::opened(answer),
-        }
-    }
-}
-
-/// The disk as a host opens it.
-fn remote(host: &HostId, source: &DiskSource, cluster: &Cluster) -> Option<Remote> {
-    let (url, lun) = located(source, cluster)?;
-    let Some((target, image)) = lun else { return Some(Remote::file(url)) };
-    let query = lun_probe::open(&target, host, &image);
-    Some(Remote { url, query, kind: RemoteKind::Lun })
-}
-
-/// QEMU's URL of a disk, and which LUN of which target it is, if it is one.
-fn located(source: &DiskSource, cluster: &Cluster) -> Option<(String, Option<(LunTarget, String)>)> {
-    let DiskSource::Network { protocol, name, hosts } = source else { return None };
-    let host = hosts.first()?;
-    match protocol.as_str() {
-        "gluster" => Some((format!("gluster://{host}/{name}"), None)),
-        "nfs" => Some((format!("nfs://{host}{name}?uid=0&gid=0"), None)),
-        "iscsi" => {
-            let (target, lun) = name.rsplit_once('/')?;
-            let targets =
-                cluster.storage.keys().filter_map(|id| match storage::backend(cluster, id)?.probe().way {
-                    Way::Luns(target) => Some(target),
-                    Way::Mounted(_) | Way::Direct(_) => None,
-                });
-            // Another server may have a target of the same name.
-            let own = targets.into_iter().find(|own| own.iqn == target && own.address == *host)?;
-            let (image, _) = own.luns.iter().find(|(_, own)| own.number.to_string() == lun)?;
-            let silent = own.login.as_ref().is_some_and(|login| login.secret.is_none());
-            let image = image.clone();
-            (!silent).then(|| (format!("iscsi://{host}/{name}"), Some((*own, image))))
-        }
-        _ => None,
-    }
-}
-
-fn device(source: &DiskSource) -> Option<String> {
-    match source {
-        DiskSource::Block(path) => Some(path.clone()),
-        _ => None,
-    }
-}
-
 /// What has to be asked about one guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Questions {
-    files: Vec<String>,
-    remote: Vec<Remote>,
-    devices: Vec<String>,
+    places: Places,
+    images: Vec<Image>,
     bridges: Vec<String>,
     boot_files: Vec<String>,
     xen: bool,
@@ -222,21 +134,24 @@ impl Questions {
     pub fn about(host: &HostId, guest: &DomainSummary, cluster: &Cluster) -> Self {
         let bridges = guest.interfaces.iter().filter(|interface| interface.kind == "bridge");
         let sorted = |names: BTreeSet<String>| names.into_iter().collect();
+        let layers = guest.disks.iter().flat_map(|disk| disk.layers.iter().map(|layer| &layer.source));
+        let sources = guest.disks.iter().map(|disk| &disk.source).chain(layers);
+        let state = guest.state.iter().filter_map(|state| state.place.clone());
         Self {
-            files: sorted(guest.disks.iter().filter_map(|disk| disk_path(&disk.source, cluster)).collect()),
-            remote: guest
-                .disks
-                .iter()
-                .filter_map(|disk| remote(host, &disk.source, cluster))
-                .collect::<BTreeSet<Remote>>()
-                .into_iter()
-                .collect(),
-            devices: sorted(guest.disks.iter().filter_map(|disk| device(&disk.source)).collect()),
+            places: Places::of(host, sources, state, cluster),
+            images: Vec::new(),
             bridges: sorted(bridges.filter_map(|interface| interface.source.clone()).collect()),
             boot_files: sorted(guest.boot_files.iter().cloned().collect()),
             xen: guest.is_xen(),
             peer: None,
         }
+    }
+
+    /// Asks also what the guest's images are and what is below them.
+    #[must_use]
+    pub fn with_images(mut self, guest: &DomainSummary, cluster: &Cluster) -> Self {
+        self.images = chain::images(&guest.disks, cluster);
+        self
     }
 
     /// Asks also how the destination at `address` looks from here.
@@ -253,14 +168,8 @@ impl Questions {
         let local = |what: &str| Query::new(virsh(&[what, "--name"]));
         let mut batch =
             vec![Query::new(Command::new("cat").arg("/proc/meminfo")), local("pool-list"), local("net-list")];
-        for path in &self.files {
-            batch.push(Query::new(Command::new("stat").args(["-L", "-c", "%i %s", "--", path])));
-            let parent = path.rsplit_once('/').map_or("/", |(parent, _)| parent);
-            let findmnt = Command::new("findmnt").args(["-J", "-o", "TARGET,SOURCE,FSTYPE,OPTIONS", "-T"]);
-            batch.push(Query::new(findmnt.arg(parent)));
-        }
-        batch.extend(self.remote.iter().map(|remote| remote.query.clone()));
-        batch.extend(self.devices.iter().map(|path| block::query(path)));
+        batch.extend(self.places.queries());
+        batch.extend(self.images.iter().map(chain::query));
         for bridge in &self.bridges {
             // Not /sys/class/net: a container may show that of another network namespace.
             let link = ["-j", "-d", "link", "show", "dev", bridge];
@@ -282,28 +191,15 @@ impl Questions {
 
     /// Reads the answers of the batch into the facts that come from the host's shell.
     #[must_use]
-    pub fn read(&self, answers: &[Answer]) -> ShellFacts {
+    pub fn read(&self, host: &HostId, cluster: &Cluster, answers: &[Answer]) -> ShellFacts {
         let mut answers = answers.iter();
         let mut next = || answers.next();
         ShellFacts {
             memory_available: known(next(), "cat /proc/meminfo").and_then(|text| memory_available(&text)),
             pools: known(next(), "virsh pool-list").map(|text| names(&text)),
             networks: known(next(), "virsh net-list").map(|text| names(&text)),
-            files: self
-                .files
-                .iter()
-                .map(|path| (path.clone(), FileFacts { stat: stat(next()), mount: mount(next()) }))
-                .collect(),
-            remote: self
-                .remote
-                .iter()
-                .map(|remote| {
-                    let opened =
-                        next().map_or(Err("it was not asked".to_owned()), |answer| remote.opened(answer));
-                    (remote.url.clone(), opened)
-                })
-                .collect(),
-            devices: self.devices.iter().map(|path| (path.clone(), block::read(next()))).collect(),
+            places: self.places.read(host, cluster, &mut next),
+            images: self.images.iter().map(|image| (image.clone(), chain::read(image, next()))).collect(),
             bridges: self.bridges.iter().map(|name| (name.clone(), next().is_some_and(is_bridge))).collect(),
             boot_files: self
                 .boot_files
@@ -324,6 +220,38 @@ impl Questions {
     }
 }
 
+/// What has to be asked about layers that only a host's answers brought to light.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerQuestions(Places);
+
+impl LayerQuestions {
+    /// What to ask a host; `None` where the first batch has all of it.
+    #[must_use]
+    pub fn about(host: &HostId, layers: &[Layer], known: &DomainSummary, cluster: &Cluster) -> Option<Self> {
+        let named: BTreeSet<&DiskSource> = known
+            .disks
+            .iter()
+            .flat_map(|disk| disk.layers.iter().map(|layer| &layer.source).chain([&disk.source]))
+            .collect();
+        let new = layers.iter().map(|layer| &layer.source).filter(|source| !named.contains(source));
+        let places = Places::of(host, new, std::iter::empty(), cluster);
+        (places != Places::default()).then_some(Self(places))
+    }
+
+    /// The batch.
+    #[must_use]
+    pub fn queries(&self) -> Vec<Query> {
+        self.0.queries()
+    }
+
+    /// Reads its answers.
+    #[must_use]
+    pub fn read(&self, host: &HostId, cluster: &Cluster, answers: &[Answer]) -> PlaceFacts {
+        let mut answers = answers.iter();
+        self.0.read(host, cluster, &mut || answers.next())
+    }
+}
+
 /// What the batch of [`Questions`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShellFacts {
@@ -333,12 +261,10 @@ pub struct ShellFacts {
     pub pools: Known<BTreeSet<String>>,
     /// See [`HostFacts::networks`].
     pub networks: Known<BTreeSet<String>>,
-    /// See [`HostFacts::files`].
-    pub files: BTreeMap<String, FileFacts>,
-    /// See [`HostFacts::remote`].
-    pub remote: BTreeMap<String, Known<()>>,
-    /// See [`HostFacts::devices`].
-    pub devices: BTreeMap<String, Known<Option<BlockDevice>>>,
+    /// See [`HostFacts::places`].
+    pub places: PlaceFacts,
+    /// See [`HostFacts::images`].
+    pub images: BTreeMap<Image, ImageFacts>,
     /// See [`HostFacts::bridges`].
     pub bridges: BTreeMap<String, bool>,
     /// See [`HostFacts::boot_files`].
@@ -413,51 +339,6 @@ fn is_bridge(answer: &Answer) -> bool {
     let links: Vec<Link> = serde_json::from_str(&answer.stdout).unwrap_or_default();
     let kind = |link: &Link| link.linkinfo.as_ref().and_then(|info| info.info_kind.clone());
     answer.ok() && links.iter().filter_map(kind).any(|kind| matches!(kind.as_str(), "bridge" | "openvswitch"))
-}
-
-/// A file that does not exist is an answer; one that cannot be asked for is not.
-fn stat(answer: Option<&Answer>) -> Known<Option<Stat>> {
-    if let Some(answer) = answer
-        && answer.status.is_some_and(|status| status != 0)
-        && (answer.stderr.contains("No such file or directory") || answer.stderr.contains("Not a directory"))
-    {
-        return Ok(None);
-    }
-    let text = known(answer, "stat")?;
-    let fields: Vec<u64> = text.split_whitespace().filter_map(|field| field.parse().ok()).collect();
-    match fields.as_slice() {
-        [inode, size] => Ok(Some(Stat { inode: *inode, size: *size })),
-        _ => Err(format!("`stat` printed {:?}", text.trim())),
-    }
-}
-
-#[derive(Deserialize)]
-struct Findmnt {
-    filesystems: Vec<FindmntEntry>,
-}
-
-#[derive(Deserialize)]
-struct FindmntEntry {
-    target: String,
-    source: Option<String>,
-    fstype: String,
-    options: Option<String>,
-}
-
-/// `findmnt` ends with 1 and prints nothing when the directory does not exist.
-fn mount(answer: Option<&Answer>) -> Known<Option<Mount>> {
-    if answer.is_some_and(|answer| answer.status == Some(1) && answer.stdout.trim().is_empty()) {
-        return Ok(None);
-    }
-    let text = known(answer, "findmnt")?;
-    let found: Findmnt = serde_json::from_str(&text).map_err(|error| format!("`findmnt`: {error}"))?;
-    // With mounts on top of each other, the last one is what a path leads to.
-    Ok(found.filesystems.into_iter().next_back().map(|entry| Mount {
-        target: entry.target,
-        source: entry.source.unwrap_or_default(),
-        kind: entry.fstype,
-        options: entry.options.unwrap_or_default(),
-    }))
 }
 
 fn host_uuid(capabilities: &str) -> Known<String> {

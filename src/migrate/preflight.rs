@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use self::shared::Lies;
 use super::facts::HostFacts;
 use crate::libvirt::DomainFacts;
 use crate::libvirt::domain_xml::DomainSummary;
@@ -15,9 +16,22 @@ mod disks;
 mod drivers;
 mod guest;
 mod hosts;
+mod shared;
+mod state;
 mod versions;
 
 pub use versions::version;
+
+/// How a guest is at its destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    /// It runs on: its disks stay open.
+    Runs,
+    /// It is started there.
+    Starts,
+    /// It stays off.
+    StaysOff,
+}
 
 /// The guest that is to move, as its host shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +70,7 @@ pub fn preflight(guest: &GuestFacts, from: &HostFacts, to: &HostFacts, cluster: 
     }
     guest::devices(guest, to, &mut findings);
     guest::name_clash(guest, to, &mut findings);
-    disks::images(guest, from, to, cluster, &mut findings);
+    disks::images(guest, Arrival::Runs, Lies { from, to, cluster }, &mut findings);
     disks::pools(guest, to, cluster, &mut findings);
     disks::cache_modes(guest, from, to, &mut findings);
     hosts::identity(guest, from, to, &mut findings);
@@ -93,7 +107,13 @@ pub fn cold(
     guest::name_clash(guest, to, &mut findings);
     // A definition of the same guest at the destination is an earlier move of stor's, or was refused before.
     findings.retain(|finding| (finding.code, finding.severity) != (FindingCode::NameClash, Severity::Advice));
-    disks::images(guest, from, to, cluster, &mut findings);
+    let arrival = match starts {
+        Starts::Yes => Arrival::Starts,
+        Starts::No => Arrival::StaysOff,
+    };
+    let lies = Lies { from, to, cluster };
+    disks::images(guest, arrival, lies, &mut findings);
+    state::kept(guest, lies, &mut findings);
     disks::pools(guest, to, cluster, &mut findings);
     // Any other mode is made for the host on which the guest starts.
     if guest.summary.cpu.mode.as_deref() == Some("custom") {

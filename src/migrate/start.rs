@@ -4,13 +4,13 @@
 //! over a directory on which nothing is mounted.
 
 use super::Site;
-use super::facts::{FileFacts, Mount, Questions, disk_path};
+use super::facts::{LayerQuestions, PlaceFacts, Questions, ShellFacts, chain, disk_path, disk_url};
 use super::locate::survey;
 use super::run::domain_everywhere;
 use crate::host::HostError;
-use crate::libvirt::domain_xml::{self, DomainSummary};
+use crate::libvirt::domain_xml::{self, DiskAccess, DiskSource, DomainSummary, Layer};
 use crate::libvirt::{DomainFacts, DomainState, LibvirtError};
-use crate::model::{Cancel, GuestId, HostId};
+use crate::model::{Cancel, GuestId, HostId, Query};
 use crate::spec::{Autostart, Cluster, GuestDefinition};
 
 /// What a start found or did.
@@ -199,28 +199,43 @@ fn begin(
     }
 }
 
-/// Every file of the guest must exist, and one below a storage's mount point must be on that mount.
+/// Every file of the guest must exist, its images with all layers below them and of the format that its XML says; one below a
+/// storage's mount point must be on that storage.
 fn check_images(
     site: Site<'_>,
     guest: &GuestId,
     host: &HostId,
     domain: &DomainFacts,
 ) -> Result<(), StartError> {
+    let cluster = site.cluster;
     let wrong = |reason: String| StartError::Image { host: host.clone(), guest: guest.clone(), reason };
     let summary: DomainSummary = domain_xml::read(&domain.xml)
         .map_err(|source| StartError::Libvirt { guest: guest.clone(), source })?;
-    let questions = Questions::about(host, &summary, site.cluster);
+    let questions = Questions::about(host, &summary, cluster).with_images(&summary, cluster);
     let shell = site.fleet.host(host).ok_or_else(|| wrong("the host is not reached over ssh".to_owned()))?;
-    let answers = shell
-        .query(&questions.queries())
-        .map_err(|source| StartError::Host { guest: guest.clone(), source })?;
-    let facts = questions.read(&answers);
-    for path in summary.disks.iter().filter_map(|disk| disk_path(&disk.source, site.cluster)) {
-        let Some(file) = facts.files.get(&path) else { continue };
-        check_file(site.cluster, &path, file).map_err(wrong)?;
+    let ask = |queries: &[Query]| {
+        shell.query(queries).map_err(|source| StartError::Host { guest: guest.clone(), source })
+    };
+    let mut facts = questions.read(host, cluster, &ask(&questions.queries())?);
+    for disk in &summary.disks {
+        if let Some(path) = disk_path(&disk.source, cluster) {
+            check_file(cluster, &path, &facts.places).map_err(wrong)?;
+        }
     }
-    if let Some((url, Err(reason))) = facts.remote.iter().find(|(_, opened)| opened.is_err()) {
+    if let Some((url, Err(reason))) = facts.places.remote.iter().find(|(_, opened)| opened.is_err()) {
         return Err(wrong(format!("{url} cannot be opened: {reason}")));
+    }
+    let layers = check_disks(cluster, &summary, &facts).map_err(wrong)?;
+    if let Some(more) = LayerQuestions::about(host, &layers, &summary, cluster) {
+        facts.places.extend(more.read(host, cluster, &ask(&more.queries())?));
+    }
+    for layer in &layers {
+        check_layer(cluster, &layer.source, &facts.places).map_err(wrong)?;
+    }
+    for path in summary.state.iter().filter_map(|state| state.place.as_ref()) {
+        if let Some(misplaced) = facts.places.misplaced(path, cluster) {
+            return Err(wrong(misplaced.reason()));
+        }
     }
     match facts.boot_files.iter().find(|(_, readable)| !**readable) {
         Some((path, _)) => Err(wrong(format!("{path}, which it boots from, is not there"))),
@@ -228,18 +243,52 @@ fn check_images(
     }
 }
 
-fn check_file(cluster: &Cluster, path: &str, file: &FileFacts) -> Result<(), String> {
-    let mut mounts = cluster.storage.iter().filter_map(|(id, storage)| Some((id, storage.mounted_at()?)));
-    if let Some((id, place)) = mounts.find(|(_, place)| path.starts_with(&format!("{place}/"))) {
-        let shared = |kind: &str| kind.starts_with("fuse.") || kind.starts_with("nfs");
-        let mounted = |mount: &Mount| mount.target == place.as_str() && shared(&mount.kind);
-        match file.mount.as_ref().map_err(|reason| format!("{place}: {reason}"))? {
-            Some(mount) if mounted(mount) => {}
-            _ => return Err(format!("storage {id} is not mounted on {place}")),
+/// The layers of all disks, when they are known and every image has the format that the XML says.
+fn check_disks(cluster: &Cluster, summary: &DomainSummary, facts: &ShellFacts) -> Result<Vec<Layer>, String> {
+    let mut layers = Vec::new();
+    for disk in &summary.disks {
+        let target = &disk.target;
+        match chain::format_fault(disk, &facts.images, cluster) {
+            // What it only reads cannot be destroyed.
+            Some(_) if disk.access == DiskAccess::ReadOnly || disk.device == "cdrom" => {}
+            Some(Ok(reason)) => return Err(reason),
+            Some(Err(reason)) => return Err(format!("disk {target}: its format is not known: {reason}")),
+            None => {}
         }
+        let below = chain::layers(disk, &facts.images, cluster)
+            .map_err(|reason| format!("disk {target}: what its image builds on is not known: {reason}"))?;
+        layers.extend(below);
+    }
+    Ok(layers)
+}
+
+fn check_file(cluster: &Cluster, path: &str, places: &PlaceFacts) -> Result<(), String> {
+    let Some(file) = places.files.get(path) else { return Err(format!("{path} was not looked at")) };
+    if let Some(misplaced) = places.misplaced(path, cluster) {
+        return Err(misplaced.reason());
     }
     match file.stat.as_ref().map_err(|reason| format!("{path}: {reason}"))? {
         Some(_) => Ok(()),
         None => Err(format!("{path} is not there")),
+    }
+}
+
+/// A layer below an image must be there, too.
+fn check_layer(cluster: &Cluster, source: &DiskSource, places: &PlaceFacts) -> Result<(), String> {
+    let gone = |place: &str, reason: &str| Err(format!("{place}, on which an image builds: {reason}"));
+    if let Some(path) = disk_path(source, cluster) {
+        return check_file(cluster, &path, places);
+    }
+    let url = disk_url(source, cluster);
+    match (source, url.as_ref().and_then(|url| places.remote.get(url))) {
+        (DiskSource::Block(path), _) => match places.devices.get(path) {
+            Some(Ok(Some(_))) => Ok(()),
+            Some(Ok(None)) => gone(path, "no such device"),
+            Some(Err(reason)) => gone(path, reason),
+            None => gone(path, "it was not looked at"),
+        },
+        (_, Some(Ok(()))) => Ok(()),
+        (_, Some(Err(reason))) => gone(url.as_deref().unwrap_or_default(), reason),
+        (other, None) => gone(&format!("{other:?}"), "stor cannot look at it"),
     }
 }

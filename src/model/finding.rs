@@ -87,6 +87,8 @@ pub enum FindingCode {
     GuestTransient,
     GuestDefinedTwice,
     StateKept,
+    ChainUnknown,
+    FormatDiffers,
     HypervisorDiffers,
     LiveUnsupported,
 }

@@ -13,7 +13,7 @@ use stor::migrate::run::Mode;
 use stor::migrate::run::cold::{Cold, Start, Stop, cold};
 use stor::model::FindingCode;
 
-use crate::world::{World, host, web1};
+use crate::world::{FileAt, MOUNT, World, host, web1};
 
 const ASK: Stop = Stop::Ask(Duration::from_millis(20));
 const CUT: Stop = Stop::Cut(Duration::from_millis(20));
@@ -149,7 +149,7 @@ type Refusal = (fn(&World), u8, Option<FindingCode>);
 
 #[test]
 fn what_speaks_against_it_is_found_before_anything_is_touched() {
-    let table: [Refusal; 11] = [
+    let table: [Refusal; 20] = [
         (|w| w.shell("kvm2", |shell| shell.mount = None), 8, Some(FindingCode::NotMounted)),
         (|w| w.shell("kvm2", |shell| shell.image = Some((1, 1 << 30))), 8, Some(FindingCode::ImageNotShared)),
         (|w| w.shell("kvm2", |shell| shell.hung = true), 8, Some(FindingCode::ProbeTimedOut)),
@@ -158,6 +158,35 @@ fn what_speaks_against_it_is_found_before_anything_is_touched() {
         (|w| w.shell("kvm2", |shell| shell.kernel = false), 8, Some(FindingCode::BootFileMissing)),
         (|w| kept(w, Keeps { managed_save: true, snapshots: 0 }), 8, Some(FindingCode::StateKept)),
         (|w| kept(w, Keeps { managed_save: false, snapshots: 2 }), 8, Some(FindingCode::StateKept)),
+        (|w| with(w, "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"), 8, STATE),
+        (
+            |w| with(w, "<tpm><backend type='emulator'><source type='dir' path='/srv/tpm'/></backend></tpm>"),
+            8,
+            STATE,
+        ),
+        (|w| with(w, "<tpm><backend type='passthrough'/></tpm>"), 8, Some(FindingCode::DeviceLocal)),
+        (|w| with(w, "<tpm><backend type='external'/></tpm>"), 8, Some(FindingCode::DeviceLocal)),
+        (|w| firmware(w, "<os firmware='efi'>", ""), 8, STATE),
+        (
+            |w| firmware(w, "<os>", "<loader type='pflash' readonly='yes'>/boot/lab/vmlinuz</loader>"),
+            8,
+            STATE,
+        ),
+        (|w| firmware(w, "<os>", "<nvram>/var/lib/libvirt/qemu/nvram/web1_VARS.fd</nvram>"), 8, STATE),
+        (
+            |w| w.shell("kvm1", |shell| shell.mount = Some((MOUNT, "10.77.0.11:/other", GLUSTER, "rw"))),
+            8,
+            Some(FindingCode::ImageNotShared),
+        ),
+        (
+            |w| {
+                for name in ["kvm1", "kvm2"] {
+                    w.shell(name, |shell| shell.mount = Some((MOUNT, "10.77.0.11:/other", GLUSTER, "rw")));
+                }
+            },
+            8,
+            Some(FindingCode::WrongMount),
+        ),
         (|w| stranger(w), 8, Some(FindingCode::GuestDefinedTwice)),
         (|w| down(w, "kvm3"), 5, None),
         (|w| down(w, "kvm2"), 5, None),
@@ -173,6 +202,61 @@ fn what_speaks_against_it_is_found_before_anything_is_touched() {
         assert!(changes(&world).is_empty() && places(&world) == before, "row {index}");
         assert!(!world.receipts.path().join("moves").exists(), "row {index}");
     }
+}
+
+const STATE: Option<FindingCode> = Some(FindingCode::StateKept);
+const GLUSTER: &str = "fuse.glusterfs";
+
+/// The guest has another device, and there are local files at the places of its state.
+fn with(world: &World, device: &str) {
+    world.rewrite(|xml| xml.replace("</devices>", &format!("{device}</devices>")));
+    local_state(world);
+}
+
+fn firmware(world: &World, os: &str, more: &str) {
+    world.rewrite(|xml| xml.replace("<os>", &format!("{os}{more}")));
+    local_state(world);
+}
+
+const VARS: &str = "/var/lib/libvirt/qemu/nvram/web1_VARS.fd";
+
+fn local_state(world: &World) {
+    let mount = Some(("/", "/dev/vda1", "ext4", "rw"));
+    let uuid = world.connector.daemon(&host("kvm1"), |daemon| daemon.domains["web1"].uuid.clone()).unwrap();
+    let tpm: &'static str = Box::leak(format!("/var/lib/libvirt/swtpm/{uuid}").into_boxed_str());
+    for name in ["kvm1", "kvm2", "kvm3"] {
+        for place in [tpm, "/srv/tpm", VARS] {
+            // Hosts that were cloned have the same inodes.
+            world.place(name, place, FileAt { mount, stat: Some((7, 4096)) });
+        }
+    }
+}
+
+#[test]
+fn state_on_shared_storage_moves_and_so_does_a_guest_that_has_none_yet() {
+    let shared = world(DomainState::ShutOff, false);
+    shared.rewrite(|xml| {
+        let tpm = "<tpm><backend type='emulator'><source type='dir' path='/var/lib/libvirt/images/gfs/tpm'/></backend></tpm></devices>";
+        xml.replace("</devices>", tpm).replace("<os>", "<os><nvram>/var/lib/libvirt/images/gfs/web1.fd</nvram>")
+    });
+    assert_eq!(move_it(&shared, Stop::Refuse).verdict, Verdict::Moved);
+    let never = world(DomainState::ShutOff, false);
+    firmware(&never, "<os>", &format!("<nvram>{VARS}</nvram>"));
+    let mount = Some(("/", "/dev/vda1", "ext4", "rw"));
+    never.place("kvm1", VARS, FileAt { mount, stat: None });
+    assert_eq!(move_it(&never, Stop::Refuse).exit_code(), 8, "the destination has some of an earlier time");
+    never.place("kvm2", VARS, FileAt { mount, stat: None });
+    assert_eq!(move_it(&never, Stop::Refuse).verdict, Verdict::Moved);
+}
+
+#[test]
+fn a_running_guest_carries_its_state() {
+    let live = world(DomainState::Running, false);
+    with(&live, "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>");
+    let outcome = live.migrate_to("kvm2", Mode::DryRun);
+    assert_eq!((outcome.verdict, outcome.findings), (Verdict::Ready, vec![]));
+    assert_eq!(move_it(&live, ASK).exit_code(), 8);
+    assert_eq!(places(&live), [("kvm1", DomainState::Running, false)], "it was not shut down for nothing");
 }
 
 fn kept(world: &World, keeps: Keeps) {

@@ -5,7 +5,7 @@ use stor::migrate::outcome::Verdict;
 use stor::migrate::run::Mode;
 use stor::model::{Driver, FindingCode as Code, Role, Severity};
 
-use crate::world::{World, host, xml};
+use crate::world::{FileAt, QCOW2, World, host, xml};
 
 struct Case {
     name: &'static str,
@@ -92,6 +92,80 @@ fn storage_cases() -> Vec<Case> {
             w.rewrite(|xml| xml.replace("cache='none'", "cache='writeback'"));
         }),
     ]
+}
+
+/// The guest's image is qcow2 and, as its host shows, builds on another.
+fn on_a_base(world: &World, base: &str) {
+    world.rewrite(|xml| xml.replace("name='qemu' type='raw'", "name='qemu' type='qcow2'"));
+    let chain = serde_json::json!([
+        {"filename": crate::world::IMAGE, "format": "qcow2"},
+        {"filename": base, "format": "qcow2"},
+    ]);
+    for name in ["kvm1", "kvm2"] {
+        world.shell(name, |s| (s.header, s.chain) = (QCOW2, Ok(chain.to_string())));
+    }
+}
+
+const ON_GFS: Option<(&str, &str, &str, &str)> = Some((MNT, "10.77.0.11:/gfs", GLUSTER, "rw,relatime"));
+const LOCAL: FileAt = FileAt { mount: Some(("/", "/dev/vda1", "ext4", "rw")), stat: Some((7, 1 << 20)) };
+
+fn chain_cases() -> Vec<Case> {
+    use Severity::{Error, Warning};
+    const BASE: &str = "/var/lib/libvirt/images/gfs/base.qcow2";
+    const DISTANT: &str = "/srv/images/base.qcow2";
+    vec![
+        case("a base in a local directory", Code::ImageNotShared, Error, |w| {
+            on_a_base(w, DISTANT);
+            for name in ["kvm1", "kvm2"] {
+                w.place(name, DISTANT, LOCAL);
+            }
+        }),
+        case("a base that is another file there", Code::ImageNotShared, Error, |w| {
+            on_a_base(w, BASE);
+            w.place("kvm2", BASE, FileAt { mount: ON_GFS, stat: Some((8, 1 << 30)) });
+        }),
+        case("a base that is missing there", Code::ImageMissing, Error, |w| {
+            on_a_base(w, BASE);
+            w.place("kvm2", BASE, FileAt { mount: ON_GFS, stat: None });
+        }),
+        case("a local base that only the XML names", Code::ImageNotShared, Error, |w| {
+            let below = "<backingStore type='file'><format type='raw'/><source file='/srv/images/base.qcow2'/><backingStore/></backingStore><target dev='vda'";
+            on_a_base(w, BASE);
+            w.rewrite(|xml| xml.replace("<target dev='vda'", below));
+            w.shell("kvm1", |s| s.chain = Err("qemu-img: not found"));
+            for name in ["kvm1", "kvm2"] {
+                w.place(name, DISTANT, LOCAL);
+            }
+        }),
+        case("a base with a name that nobody can look at", Code::ImageNotShared, Error, |w| {
+            on_a_base(w, "json:{\"driver\":\"qcow2\"}");
+        }),
+        case("a base on a protocol that stor does not know", Code::ImageNotShared, Error, |w| {
+            on_a_base(w, "nbd://10.77.0.11/base");
+        }),
+        case("a base that cannot be told", Code::ChainUnknown, Error, |w| {
+            on_a_base(w, BASE);
+            w.shell("kvm1", |s| s.chain = Err("qemu-img: Could not open: Permission denied"));
+        }),
+        case("raw in the XML, qcow2 on the disk", Code::FormatDiffers, Warning, |w| {
+            w.shell("kvm1", |s| s.header = QCOW2);
+        }),
+        case("an image whose first bytes cannot be read", Code::ImageUnreadable, Warning, |w| {
+            w.shell("kvm1", |s| s.header = "what\n");
+        }),
+        case("a block job under way", Code::JobActive, Error, |w| {
+            w.rewrite(|xml| xml.replace("<target dev='vda'", "<mirror type='file'/><target dev='vda'"));
+        }),
+    ]
+}
+
+#[test]
+fn a_base_on_the_same_storage_moves_with_its_guest_and_costs_one_more_question() {
+    let world = World::new();
+    assert_eq!(world.migrate_to("kvm2", Mode::DryRun).verdict, Verdict::Ready);
+    on_a_base(&world, "/var/lib/libvirt/images/gfs/base.qcow2");
+    let outcome = world.migrate_to("kvm2", Mode::DryRun);
+    assert_eq!((outcome.verdict, outcome.findings), (Verdict::Ready, vec![]));
 }
 
 fn host_cases() -> Vec<Case> {
@@ -230,7 +304,8 @@ fn a_running_guest_of_xen_is_refused_with_what_its_host_shows_and_left_alone() {
 
 #[test]
 fn every_finding_is_found_alone_with_its_severity_and_decides_accordingly() {
-    for case in storage_cases().into_iter().chain(host_cases()).chain(guest_cases()) {
+    let cases = storage_cases().into_iter().chain(chain_cases());
+    for case in cases.chain(host_cases()).chain(guest_cases()) {
         let mut world = World::new();
         (case.spoil)(&mut world);
         let outcome = world.migrate_to("kvm2", Mode::DryRun);
@@ -274,7 +349,13 @@ fn a_block_device_of_the_same_wwn_serial_number_and_size_is_the_same_device() {
 fn a_volume_mounted_from_another_server_is_the_same_volume() {
     let world = World::new();
     world.shell("kvm2", |shell| shell.mount = Some((MNT, "10.77.0.12:gfs", GLUSTER, "rw")));
-    assert_eq!(world.migrate_to("kvm2", Mode::DryRun).verdict, Verdict::Ready);
+    let outcome = world.migrate_to("kvm2", Mode::DryRun);
+    assert_eq!(outcome.verdict, Verdict::Ready);
+    // The guest could not be started from there: its server is none of the cluster file.
+    assert_eq!(
+        (outcome.findings[0].code, outcome.findings[0].severity),
+        (Code::WrongMount, Severity::Advice)
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use stor::libvirt::{DomainState, PauseReason};
 use stor::migrate::start::{StartError, Started, start};
 
-use crate::world::{World, host, web1, xml};
+use crate::world::{MOUNT, QCOW2, World, host, web1, xml};
 
 fn stopped() -> World {
     let world = World::new();
@@ -26,7 +26,7 @@ fn a_guest_starts_where_it_is_defined_once() {
 #[test]
 fn everything_that_could_make_a_second_writer_or_a_wrong_image_stops_the_start() {
     type Spoil = fn(&World);
-    let table: [(&str, Spoil, u8, &str); 8] = [
+    let table: [(&str, Spoil, u8, &str); 13] = [
         (
             "a hypervisor is down",
             |w| w.connector.daemon(&host("kvm3"), |d| d.reachable = false).unwrap(),
@@ -53,6 +53,43 @@ fn everything_that_could_make_a_second_writer_or_a_wrong_image_stops_the_start()
             |w| w.shell("kvm1", |s| s.mount = Some(("/", "/dev/vda1", "ext4", "rw"))),
             8,
             "storage gfs is not mounted",
+        ),
+        (
+            "another volume is mounted",
+            |w| w.shell("kvm1", |s| s.mount = Some((MOUNT, "10.77.0.11:/other", "fuse.glusterfs", "rw"))),
+            8,
+            "is not storage gfs: fuse.glusterfs from 10.77.0.11:/other",
+        ),
+        (
+            "another file system is mounted",
+            |w| w.shell("kvm1", |s| s.mount = Some((MOUNT, "admin@elsewhere:/", "fuse.sshfs", "rw"))),
+            8,
+            "is not storage gfs",
+        ),
+        (
+            "its image is qcow2",
+            |w| w.shell("kvm1", |s| s.header = QCOW2),
+            8,
+            "is qcow2, but its XML says raw",
+        ),
+        (
+            "its image is raw",
+            |w| {
+                w.rewrite(|xml| xml.replace("name='qemu' type='raw'", "name='qemu' type='qcow2'"));
+                w.shell("kvm1", |s| s.chain = Ok("[]".to_owned()));
+            },
+            8,
+            "is raw, but its XML says qcow2",
+        ),
+        (
+            "its base is missing",
+            |w| {
+                w.rewrite(|xml| xml.replace("name='qemu' type='raw'", "name='qemu' type='qcow2'"));
+                let said = "qemu-img: Could not open '/b.img': No such file or directory";
+                w.shell("kvm1", |s| (s.header, s.chain) = (QCOW2, Err(said)));
+            },
+            8,
+            "'/b.img': No such file or directory",
         ),
         ("the mount hangs", |w| w.shell("kvm1", |s| s.hung = true), 8, "did not finish in time"),
         ("the image is missing", |w| w.shell("kvm1", |s| s.image = None), 8, "web1.img is not there"),

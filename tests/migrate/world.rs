@@ -60,7 +60,22 @@ pub struct Shell {
     pub port: &'static str,
     /// What `xl info` prints; `None`: there is no xl.
     pub xl: Option<&'static str>,
+    /// The first bytes of every image, as od prints them, and what qemu-img prints; `Err`: what it says when it fails.
+    pub header: &'static str,
+    pub chain: Result<String, &'static str>,
+    /// Files that are not where the image is: mount, inode and size.
+    pub at: BTreeMap<&'static str, FileAt>,
 }
+
+/// A file beside the image.
+#[derive(Debug, Clone)]
+pub struct FileAt {
+    pub mount: Option<(&'static str, &'static str, &'static str, &'static str)>,
+    pub stat: Option<(u64, u64)>,
+}
+
+/// What od prints of a qcow2 image.
+pub const QCOW2: &str = " 51 46 49 fb 00 00 00 03\n";
 
 impl Shell {
     fn run(&self, command: &Command) -> Answer {
@@ -82,11 +97,22 @@ impl Shell {
             ("stat" | "findmnt", _) if self.hung => {
                 Answer { status: None, stdout: String::new(), stderr: String::new() }
             }
-            ("stat", _) => match self.image {
+            ("cat", ["/proc/self/mountinfo"]) => match self.mount {
+                Some((target, source, kind, options)) => {
+                    answer(0, format!("40 1 0:40 / {target} {options} - {kind} {source} {options}\n"))
+                }
+                None => answer(0, "1 0 0:1 / / rw - ext4 /dev/vda1 rw\n"),
+            },
+            ("sh", ["-c", _, "stor-image", format, _]) => match (&self.chain, *format) {
+                (_, "") => answer(0, format!("{}==\n", self.header)),
+                (Ok(chain), _) => answer(0, format!("{}==\n{chain}", self.header)),
+                (Err(said), _) => Answer { stdout: format!("{}==\n", self.header), ..failure(1, *said) },
+            },
+            ("stat", [.., path]) => match self.at.get(*path).map_or(self.image, |file| file.stat) {
                 Some((inode, size)) => answer(0, format!("{inode} {size}\n")),
                 None => failure(1, "stat: cannot statx: No such file or directory"),
             },
-            ("findmnt", _) => match self.mount {
+            ("findmnt", [.., path]) => match self.at.get(*path).map_or(self.mount, |file| file.mount) {
                 Some((target, source, kind, options)) => {
                     let entry = serde_json::json!({"target": target, "source": source, "fstype": kind, "options": options});
                     answer(0, serde_json::json!({"filesystems": [entry]}).to_string())
@@ -173,6 +199,13 @@ impl World {
         change(&mut self.shells[&host(name)].lock().unwrap());
     }
 
+    /// Puts a file of its own at a path of a host.
+    pub fn place(&self, name: &str, path: &'static str, file: FileAt) {
+        self.shell(name, |shell| {
+            shell.at.insert(path, file);
+        });
+    }
+
     pub fn state(&self, name: &str) -> Option<DomainState> {
         let domain = self.connector.daemon(&host(name), |daemon| daemon.domains.get("web1").cloned());
         domain.flatten().map(|domain| domain.state)
@@ -232,6 +265,9 @@ fn shell(connector: &FakeConnector) -> Shell {
         peer: Ok(kvm2),
         port: "ssh: connect to host 10.77.0.22 port 49215: Connection refused",
         xl: None,
+        header: " 00 00 00 00\n",
+        chain: Err("qemu-img: nobody asked"),
+        at: BTreeMap::new(),
     }
 }
 

@@ -1,4 +1,6 @@
+use super::places::{Remote, mount, stat};
 use super::*;
+use crate::storage::mount_probe::mounts;
 
 /// Output of a real tool on Debian 13, captured in the lab.
 macro_rules! fixture {
@@ -84,9 +86,13 @@ fn memory_pools_and_the_host_uuid_are_read() {
 #[test]
 fn a_batch_is_read_back_in_the_order_in_which_it_was_asked() {
     let questions = Questions {
-        files: vec!["/a/x.img".to_owned(), "/b/y.img".to_owned()],
-        remote: vec![Remote::file("nfs://10.77.0.11/srv/a/x.img?uid=0&gid=0".to_owned())],
-        devices: vec!["/dev/disk/by-path/x".to_owned()],
+        places: Places {
+            files: vec!["/a/x.img".to_owned(), "/b/y.img".to_owned()],
+            remote: vec![Remote::file("nfs://10.77.0.11/srv/a/x.img?uid=0&gid=0".to_owned())],
+            devices: vec!["/dev/disk/by-path/x".to_owned()],
+            storages: vec![mounts()],
+        },
+        images: vec![Image { place: "/a/x.img".to_owned(), format: None }],
         bridges: vec!["br0".to_owned()],
         boot_files: vec!["/boot/k".to_owned()],
         xen: false,
@@ -102,24 +108,29 @@ fn a_batch_is_read_back_in_the_order_in_which_it_was_asked() {
         ok("default\n"),
         ok("1 2"),
         ok(mount),
+        ok("{}"),
         ok("3 4"),
+        failed(1, ""),
         failed(1, ""),
         ok("r nfs://10.77.0.11/srv/a/x.img?uid=0&gid=0\n| read 192/192 bytes at offset 0\n"),
         ok(r#"{"blockdevices":[{"wwn":"0x6001405a","serial":"s","size":5}]}"#),
+        ok("1 0 0:1 / / rw - ext4 /dev/vda1 rw\n"),
+        ok(" 51 46 49 fb\n==\n"),
         ok(r#"[{"ifname":"br0","linkinfo":{"info_kind":"bridge","info_data":{"stp_state":0}}}]"#),
         failed(1, ""),
         ok("<capabilities><host><uuid>ABC</uuid></host></capabilities>"),
         failed(255, "Connection refused"),
     ];
     assert_eq!(answers.len(), questions.queries().len());
-    let facts = questions.read(&answers);
+    let facts = questions.read(&"kvm1".parse().unwrap(), &cluster(), &answers);
     assert_eq!(facts.memory_available, Ok(ByteSize::from_bytes(2 << 20)));
     assert_eq!(facts.pools.unwrap().into_iter().collect::<Vec<_>>(), vec!["gfs"]);
-    assert_eq!(facts.files["/b/y.img"].stat, Ok(Some(Stat { inode: 3, size: 4 })));
-    assert_eq!(facts.files["/b/y.img"].mount, Ok(None));
-    assert!(facts.remote.values().all(Result::is_ok) && facts.remote.len() == 1);
-    let device = facts.devices["/dev/disk/by-path/x"].clone().unwrap().unwrap();
+    assert_eq!(facts.places.files["/b/y.img"].stat, Ok(Some(Stat { inode: 3, size: 4 })));
+    assert_eq!(facts.places.files["/b/y.img"].mount, Ok(None));
+    assert!(facts.places.remote.values().all(Result::is_ok) && facts.places.remote.len() == 1);
+    let device = facts.places.devices["/dev/disk/by-path/x"].clone().unwrap().unwrap();
     assert_eq!((device.identity(), device.size), (Some(("0x6001405a", "s")), 5));
+    assert_eq!(facts.images.values().next().unwrap().signature, Ok(Some("qcow2")));
     assert!(facts.bridges["br0"]);
     assert!(!facts.boot_files["/boot/k"]);
     let peer = facts.peer.unwrap();
@@ -144,6 +155,52 @@ fn cluster() -> Cluster {
         },
         secrets: crate::model::Secrets::default(),
     }
+}
+
+#[test]
+fn a_file_belongs_to_the_storage_above_it_however_its_path_is_written() {
+    let text = "version: 1
+name: lab
+hosts:
+  store1: { address: 10.78.0.11 }
+  kvm1: { address: 10.78.0.21, hypervisor: true }
+storage:
+  vmstore:
+    nfs: { server: store1, path: /srv/vmstore }
+";
+    let cluster = crate::spec::parse(text, std::path::Path::new("/"), "cluster.yaml").unwrap();
+    let host: HostId = "kvm1".parse().unwrap();
+    let place = "/var/lib/libvirt/images/vmstore";
+    assert!(storage_of(&format!("{place}//a/./b.img"), &cluster).is_some());
+    assert_eq!(storage_of(&format!("{place}2/b.img"), &cluster), None);
+    let judged = |path: &str, target: &str, table: &str| {
+        let places = Places::of(&host, [].iter(), [path.to_owned()].into_iter(), &cluster);
+        let json = format!(r#"{{"filesystems":[{{"target":"{target}","source":"s","fstype":"k"}}]}}"#);
+        let answers = [ok("1 2"), ok(&json), ok(&json), ok(table)];
+        assert_eq!(places.queries().len(), answers.len());
+        let mut answers = answers.iter();
+        let found = places.read(&host, &cluster, &mut || answers.next()).misplaced(path, &cluster);
+        found.map(Misplaced::reason)
+    };
+    let image = format!("{place}/a.img");
+    let right = format!("40 1 0:40 / {place} rw - nfs4 10.78.0.11:/srv/vmstore rw\n");
+    assert_eq!(judged(&image, place, &right), None);
+    let bound = right.replace(":40 / ", ":40 /sub ");
+    for (target, table, words) in [
+        (place, right.replace("/srv/vmstore", "/srv/other"), "10.78.0.11:/srv/other is mounted there"),
+        (place, bound, "its directory /sub is mounted there"),
+        ("/", "1 0 0:1 / / rw - ext4 /dev/vda1 rw\n".to_owned(), "storage vmstore is not mounted on"),
+        // A link in the storage that leads out of it, and a mount below its own.
+        ("/", right.clone(), "is not on storage vmstore, but on s (k), mounted on /"),
+        ("/var/lib/libvirt/images/vmstore/a", right.clone(), "is not on storage vmstore"),
+    ] {
+        let found = judged(&image, target, &table).unwrap();
+        assert!(found.contains(words), "{found}");
+    }
+    // A link from elsewhere into the storage.
+    assert_eq!(judged("/vms/a.img", place, &right), None);
+    assert!(judged("/vms/a.img", place, &right.replace("/srv/vmstore", "/srv/other")).is_some());
+    assert_eq!(judged("/vms/a.img", "/", &right), None);
 }
 
 #[test]

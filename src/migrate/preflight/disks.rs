@@ -1,73 +1,133 @@
-//! The disks: that both hosts reach the very same image, and that caches cannot hide a write.
+//! The disks: that both hosts reach the very same image and every layer below it, and that caches cannot hide a write.
 
-use super::GuestFacts;
-use crate::libvirt::domain_xml::{DiskAccess, DiskSource, DiskSummary};
-use crate::migrate::facts::{BlockDevice, FileFacts, HostFacts, Known, Mount, disk_path, disk_url};
+use super::shared::{Lies, Use};
+use super::{Arrival, GuestFacts};
+use crate::libvirt::domain_xml::{DiskAccess, DiskSource, DiskSummary, Layer, LayerRole};
+use crate::migrate::facts::{BlockDevice, HostFacts, Known, chain, disk_path, disk_url};
 use crate::model::{Finding, FindingCode, Severity};
 use crate::spec::Cluster;
 
-/// File systems that libvirt takes as shared (`virFileIsSharedFSType`), by the type that `findmnt` shows.
-const SHARED: [&str; 13] = [
-    "nfs",
-    "nfs4",
-    "gfs2",
-    "ocfs2",
-    "afs",
-    "cifs",
-    "smb3",
-    "ceph",
-    "gpfs",
-    "fuse.quobyte",
-    "acfs",
-    "fuse.glusterfs",
-    "beegfs",
-];
+const APPLY: &str = "run `stor apply`, then `stor verify`";
 
-pub(super) fn images(
-    guest: &GuestFacts,
-    from: &HostFacts,
-    to: &HostFacts,
-    cluster: &Cluster,
-    out: &mut Vec<Finding>,
-) {
+/// One image of a disk: its own, or a layer below it.
+struct Part<'a> {
+    /// `disk vda`.
+    label: String,
+    source: &'a DiskSource,
+    used: Use,
+}
+
+/// Every image of every disk.
+pub(super) fn images(guest: &GuestFacts, arrival: Arrival, lies: Lies<'_>, out: &mut Vec<Finding>) {
     for disk in &guest.summary.disks {
-        let found = match (&disk.source, disk_path(&disk.source, cluster)) {
-            (DiskSource::Empty, _) => None,
-            (DiskSource::Network { protocol, name, .. }, _) => {
-                remote(guest, disk, (protocol, name), (from, to), cluster)
-            }
-            (_, Some(path)) => file(guest, disk, &path, from, to),
-            (DiskSource::Block(path), None) => device(guest, disk, path, from, to),
-            (other, None) => Some(guest.finding(
-                Severity::Error,
-                FindingCode::ImageNotShared,
-                format!("disk {} is of a kind that cannot be checked: {other:?}", disk.target),
-            )),
-        };
-        out.extend(found);
+        let used = if disk.access == DiskAccess::ReadOnly { Use::ReadOnly } else { Use::Written };
+        let own = Part { label: format!("disk {}", disk.target), source: &disk.source, used };
+        let fault = part(guest, arrival, &own, lies);
+        // Of an image that is refused already, what nobody knows is no news.
+        let refused = fault.as_ref().is_some_and(|fault| fault.severity == Severity::Error);
+        out.extend(fault);
+        let mut more = Vec::new();
+        format(guest, arrival, disk, lies, &mut more);
+        layers(guest, arrival, disk, lies, &mut more);
+        more.retain(|finding| {
+            !refused || !matches!(finding.code, FindingCode::ImageUnreadable | FindingCode::ChainUnknown)
+        });
+        out.extend(more);
+        if disk.mirrored {
+            let message = format!("disk {}: a block job copies it to another place", disk.target);
+            let remedy = format!("wait for it, or `virsh blockjob {} {} --abort`", guest.id, disk.target);
+            let finding = guest.finding(Severity::Error, FindingCode::JobActive, message);
+            out.push(finding.on(&lies.from.host).remedy(remedy));
+        }
+    }
+}
+
+/// What lies below a disk's own image has to be the same on both hosts as well.
+fn layers(guest: &GuestFacts, arrival: Arrival, disk: &DiskSummary, lies: Lies<'_>, out: &mut Vec<Finding>) {
+    let found = match chain::layers(disk, &lies.from.images, lies.cluster) {
+        Ok(found) => found,
+        Err(reason) => {
+            let message = format!("disk {}: what its image builds on is not known", disk.target);
+            let finding = guest.finding(Severity::Error, FindingCode::ChainUnknown, message);
+            let evidence = format!("host {}: {reason}", lies.from.host);
+            let remedy = "see `qemu-img info --backing-chain -U` of the image there";
+            out.push(finding.on(&lies.from.host).evidence(evidence).remedy(remedy));
+            return;
+        }
+    };
+    for layer in &found {
+        let label = format!("disk {}, {}", disk.target, words(layer));
+        let part = self::part(guest, arrival, &Part { label, source: &layer.source, used: Use::Layer }, lies);
+        // Nobody can vouch for what a guest reads as its own data.
+        out.extend(part.map(|finding| Finding { severity: Severity::Error, ..finding }));
+    }
+}
+
+fn words(layer: &Layer) -> &'static str {
+    match layer.role {
+        LayerRole::Backing => "image below it",
+        LayerRole::Data => "data file",
+    }
+}
+
+/// The first thing that speaks against one image being the same on both hosts.
+fn part(guest: &GuestFacts, arrival: Arrival, part: &Part<'_>, lies: Lies<'_>) -> Option<Finding> {
+    match (part.source, disk_path(part.source, lies.cluster)) {
+        (DiskSource::Empty, _) => None,
+        (DiskSource::Network { protocol, name, .. }, _) => remote(guest, part, (protocol, name), lies),
+        (_, Some(path)) => file(guest, arrival, part, &path, lies),
+        (DiskSource::Block(path), None) => device(guest, part, path, lies.from, lies.to),
+        (other, None) => {
+            let message = format!("{} is of a kind that cannot be checked: {other:?}", part.label);
+            let finding = guest.finding(Severity::Error, FindingCode::ImageNotShared, message);
+            Some(finding.remedy("make it a file on shared storage, or a block device that both hosts reach"))
+        }
+    }
+}
+
+/// Whether the XML names the format that the image has. A guest that runs has done its damage or will not be helped by staying.
+fn format(guest: &GuestFacts, arrival: Arrival, disk: &DiskSummary, lies: Lies<'_>, out: &mut Vec<Finding>) {
+    let Lies { from, cluster, .. } = lies;
+    let severity = match arrival {
+        Arrival::Starts if disk.access != DiskAccess::ReadOnly => Severity::Error,
+        Arrival::Starts | Arrival::Runs | Arrival::StaysOff => Severity::Warning,
+    };
+    match chain::format_fault(disk, &from.images, cluster) {
+        None => {}
+        Some(Ok(message)) => out.push(
+            guest
+                .finding(severity, FindingCode::FormatDiffers, message)
+                .on(&from.host)
+                .remedy("correct the format in the guest's XML before it is started again"),
+        ),
+        Some(Err(reason)) => {
+            let message = format!("disk {}: the format of its image is not known", disk.target);
+            let finding = guest.finding(severity, FindingCode::ImageUnreadable, message).on(&from.host);
+            let evidence = format!("host {}: {reason}", from.host);
+            out.push(finding.evidence(evidence).remedy("see why root cannot read the image there"));
+        }
     }
 }
 
 /// Whether both hosts can open a disk that QEMU reaches itself; its URL names the server, so it is the same file.
 fn remote(
     guest: &GuestFacts,
-    disk: &DiskSummary,
+    part: &Part<'_>,
     (protocol, name): (&str, &str),
-    (from, to): (&HostFacts, &HostFacts),
-    cluster: &Cluster,
+    Lies { from, to, cluster }: Lies<'_>,
 ) -> Option<Finding> {
-    let Some(url) = disk_url(&disk.source, cluster) else {
-        let message = format!("disk {} is on {protocol} {name}, which stor cannot look at", disk.target);
+    let Some(url) = disk_url(part.source, cluster) else {
+        let message = format!("{} is on {protocol} {name}, which stor cannot look at", part.label);
         let finding = guest.finding(Severity::Warning, FindingCode::ImageNotShared, message);
         return Some(finding.remedy("make sure that both hosts reach it, then allow it"));
     };
-    let failed = |host: &HostFacts| match host.remote.get(&url) {
+    let failed = |host: &HostFacts| match host.places.remote.get(&url) {
         Some(Ok(())) => None,
         Some(Err(reason)) => Some(reason.clone()),
         None => Some("it was not asked".to_owned()),
     };
     let (host, reason) = [to, from].into_iter().find_map(|host| Some((host, failed(host)?)))?;
-    let message = format!("disk {}: {url} cannot be opened", disk.target);
+    let message = format!("{}: {url} cannot be opened", part.label);
     let finding = guest.finding(Severity::Error, FindingCode::ImageUnreadable, message).on(&host.host);
     let evidence = format!("host {}: {reason}", host.host);
     Some(
@@ -78,15 +138,15 @@ fn remote(
 /// Compares one block device as both hosts see it: the same name may lead to two devices.
 fn device(
     guest: &GuestFacts,
-    disk: &DiskSummary,
+    part: &Part<'_>,
     path: &str,
     from: &HostFacts,
     to: &HostFacts,
 ) -> Option<Finding> {
     const REACH: &str = "let the destination reach the same device: log in to its target there";
-    let (here, there) = (from.devices.get(path), to.devices.get(path));
+    let (here, there) = (from.places.devices.get(path), to.places.devices.get(path));
     let found = |code, message: String, remedy: &str| {
-        let finding = guest.finding(Severity::Error, code, format!("disk {}: {message}", disk.target));
+        let finding = guest.finding(Severity::Error, code, format!("{}: {message}", part.label));
         let finding = finding.evidence(format!("host {}: {}", from.host, shown_device(here)));
         Some(finding.evidence(format!("host {}: {}", to.host, shown_device(there))).remedy(remedy))
     };
@@ -126,166 +186,25 @@ fn shown_device(seen: Option<&Known<Option<BlockDevice>>>) -> String {
     }
 }
 
-/// Compares one file as both hosts see it; the first thing that speaks against it is the finding.
+/// Compares one file as both hosts see it. A guest that runs has its file open, wherever the mount should be from.
 fn file(
     guest: &GuestFacts,
-    disk: &DiskSummary,
+    arrival: Arrival,
+    part: &Part<'_>,
     path: &str,
-    from: &HostFacts,
-    to: &HostFacts,
+    lies: Lies<'_>,
 ) -> Option<Finding> {
-    let (here, there) = (from.files.get(path)?, to.files.get(path)?);
-    let writable = disk.access != DiskAccess::ReadOnly;
-    let (severity, code, host, message, remedy) = if writable {
-        shared(path, here, there)
-            .map(|(code, host, message, remedy)| (Severity::Error, code, host, message, remedy))
-    } else {
-        read_only(path, here, there)
-    }?;
-    let finding = guest
-        .finding(severity, code, format!("disk {}: {message}", disk.target))
-        .evidence(format!("host {}: {}", from.host, shown(here)))
-        .evidence(format!("host {}: {}", to.host, shown(there)));
-    let finding = match host {
-        Where::Source => finding.on(&from.host),
-        Where::Target => finding.on(&to.host),
-        Where::Both => finding,
+    let fault = lies.fault(path, part.used)?;
+    let severity = match (fault.code, arrival) {
+        (FindingCode::WrongMount, Arrival::Runs) => Severity::Advice,
+        _ => fault.severity,
     };
-    Some(finding.remedy(remedy))
-}
-
-/// Which host a finding is about.
-#[derive(Clone, Copy)]
-enum Where {
-    Source,
-    Target,
-    Both,
-}
-
-type Problem = (FindingCode, Where, String, &'static str);
-
-const APPLY: &str = "run `stor apply`, then `stor verify`";
-const SHARE: &str = "move the image to shared storage";
-
-/// What speaks against `path` being one image on both hosts: evidence of now, never the file's word.
-fn shared(path: &str, here: &FileFacts, there: &FileFacts) -> Option<Problem> {
-    let timed_out = |host, reason: &String| {
-        let message = format!("{path} could not be looked at: {reason}");
-        (FindingCode::ProbeTimedOut, host, message, "look at the mount on that host: it may hang")
-    };
-    let (home, home_stat) = match (&here.mount, &here.stat) {
-        (Err(reason), _) | (_, Err(reason)) => return Some(timed_out(Where::Source, reason)),
-        (Ok(mount), Ok(stat)) => (mount.as_ref(), *stat),
-    };
-    let local = |mount: &Mount| {
-        let message = format!("{path} is on {} ({}), which is not shared", mount.source, mount.kind);
-        (FindingCode::ImageNotShared, Where::Source, message, SHARE)
-    };
-    let Some((home, home_stat)) = home.zip(home_stat) else {
-        let message = format!("{path} is not there, although the guest uses it");
-        return Some((FindingCode::ImageMissing, Where::Source, message, "look at the source's mount"));
-    };
-    if !is_shared(home) {
-        return Some(local(home));
-    }
-    let (away, away_stat) = match (&there.mount, &there.stat) {
-        (Err(reason), _) | (_, Err(reason)) => return Some(timed_out(Where::Target, reason)),
-        (Ok(mount), Ok(stat)) => (mount.as_ref(), *stat),
-    };
-    let Some(away) = away.filter(|away| is_shared(away)) else {
-        let message = format!("{} is not mounted on {}", home.source, home.target);
-        return Some((FindingCode::NotMounted, Where::Target, message, APPLY));
-    };
-    if away.kind != home.kind || !same_export(home, away) {
-        let message = format!("{path} lies on different storage on the two hosts");
-        return Some((FindingCode::ImageNotShared, Where::Both, message, APPLY));
-    }
-    if away.options.split(',').any(|option| option == "ro") {
-        let message = format!("{} is mounted read-only", away.target);
-        return Some((FindingCode::ReadOnlyMount, Where::Target, message, "mount it read-write"));
-    }
-    let Some(away_stat) = away_stat else {
-        return Some((FindingCode::ImageMissing, Where::Target, format!("{path} is not there"), APPLY));
-    };
-    if away_stat.inode != home_stat.inode {
-        let message = format!("{path} is another file on the destination");
-        return Some((
-            FindingCode::ImageNotShared,
-            Where::Both,
-            message,
-            "find out which of the two is the image",
-        ));
-    }
-    (path.ends_with(".img") && away_stat.size != home_stat.size).then(|| {
-        let message = format!("{path} has another size on the destination");
-        (FindingCode::ImageSizeDiffers, Where::Both, message, "look for a stale cache or a split brain")
+    let finding = guest.finding(severity, fault.code, format!("{}: {}", part.label, fault.message));
+    let finding = fault.evidence.into_iter().fold(finding, Finding::evidence).remedy(fault.remedy);
+    Some(match fault.host {
+        Some(host) => finding.on(&host),
+        None => finding,
     })
-}
-
-/// A disk that the guest only reads may be a copy, but it must be there.
-fn read_only(
-    path: &str,
-    here: &FileFacts,
-    there: &FileFacts,
-) -> Option<(Severity, FindingCode, Where, String, &'static str)> {
-    match &there.stat {
-        Err(reason) => {
-            let message = format!("{path} could not be looked at: {reason}");
-            Some((Severity::Error, FindingCode::ProbeTimedOut, Where::Target, message, "look at that mount"))
-        }
-        Ok(None) => {
-            let message = format!("{path} is not on the destination");
-            Some((
-                Severity::Error,
-                FindingCode::DeviceLocal,
-                Where::Target,
-                message,
-                "eject it, or copy it there",
-            ))
-        }
-        Ok(Some(_)) if shared(path, here, there).is_none() => None,
-        Ok(Some(_)) => {
-            let message = format!("{path} is not shared; the destination's file may differ");
-            Some((
-                Severity::Warning,
-                FindingCode::DeviceLocal,
-                Where::Target,
-                message,
-                "eject it, or compare them",
-            ))
-        }
-    }
-}
-
-fn is_shared(mount: &Mount) -> bool {
-    SHARED.contains(&mount.kind.as_str())
-}
-
-/// Whether two mounts lead to the same export. A GlusterFS volume may be mounted from any of its servers: the volume's
-/// name and, later, the inode (made of the gfid) tell. Of others the whole source must be equal.
-fn same_export(a: &Mount, b: &Mount) -> bool {
-    let volume = |mount: &Mount| {
-        let (_, volume) = mount.source.rsplit_once(':')?;
-        Some(volume.trim_matches('/').to_owned())
-    };
-    let plain = |mount: &Mount| mount.source.trim_end_matches('/').to_owned();
-    match a.kind.as_str() {
-        "fuse.glusterfs" => volume(a).is_some() && volume(a) == volume(b),
-        _ => plain(a) == plain(b),
-    }
-}
-
-fn shown(file: &FileFacts) -> String {
-    let mount = match &file.mount {
-        Ok(Some(mount)) => format!("{} ({}) on {}", mount.source, mount.kind, mount.target),
-        Ok(None) => "no such directory".to_owned(),
-        Err(reason) => reason.clone(),
-    };
-    match &file.stat {
-        Ok(Some(stat)) => format!("{mount}, inode {}, {} bytes", stat.inode, stat.size),
-        Ok(None) => format!("{mount}, no such file"),
-        Err(reason) => format!("{mount}, {reason}"),
-    }
 }
 
 /// The pool on a storage of the cluster file, where it has one.

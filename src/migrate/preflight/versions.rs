@@ -72,7 +72,8 @@ const ADVISORIES: [Advisory; 5] = [
 
 pub(super) fn advisories(guest: &GuestFacts, from: &HostFacts, to: &HostFacts, out: &mut Vec<Finding>) {
     let on_nfs = |host: &HostFacts| {
-        let mounts = host.files.values().filter_map(|file| file.mount.as_ref().ok().and_then(Option::as_ref));
+        let mounts =
+            host.places.files.values().filter_map(|file| file.mount.as_ref().ok().and_then(Option::as_ref));
         mounts.into_iter().any(|mount| mount.kind.starts_with("nfs"))
     };
     let pair = Pair { from, to, kvm: guest.summary.kind == "kvm", nfs: on_nfs(from) };

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{Journey, Run};
-use crate::libvirt::domain_xml::DomainSummary;
+use crate::libvirt::domain_xml::{DomainSummary, Layer};
 use crate::libvirt::{DomainFacts, JobStats, NodeFacts, domain_xml};
 use crate::migrate::Site;
-use crate::migrate::facts::{HostFacts, Known, Questions, ShellFacts};
-use crate::model::{Driver, Finding, FindingCode, HostId, ResourceId, ResourceKind, Severity};
+use crate::migrate::facts::{HostFacts, Known, LayerQuestions, PlaceFacts, Questions, ShellFacts, chain};
+use crate::model::{Answer, Driver, Finding, FindingCode, HostId, Query, ResourceId, ResourceKind, Severity};
 
 /// Asks every hypervisor for a domain, all at once.
 pub(in crate::migrate) fn domain_everywhere(
@@ -42,15 +42,56 @@ impl Run<'_> {
         let summary = domain_xml::read(&journey.domain.xml).map_err(|error| {
             Box::new(self.trouble(journey, &journey.from, FindingCode::GuestNotDefined, error.to_string()))
         })?;
-        std::thread::scope(|scope| {
+        let broken = || {
+            let text = "asking it failed".to_owned();
+            Box::new(self.trouble(journey, &journey.from, FindingCode::HostUnobserved, text))
+        };
+        let (mut from, mut to) = std::thread::scope(|scope| {
             let from = scope.spawn(|| self.facts_of(journey, &journey.from, &summary));
             let to = self.facts_of(journey, self.to, &summary);
-            let broken = || {
-                let text = "asking it failed".to_owned();
-                Err(Box::new(self.trouble(journey, &journey.from, FindingCode::HostUnobserved, text)))
-            };
-            Ok((from.join().unwrap_or_else(|_| broken())?, to?))
-        })
+            Ok::<_, Box<Finding>>((from.join().unwrap_or_else(|_| Err(broken()))?, to?))
+        })?;
+        // What lies below an image is only known once its host was asked; what that host does not know is judged later.
+        let found =
+            summary.disks.iter().filter_map(|disk| chain::layers(disk, &from.images, self.site.cluster).ok());
+        let found: Vec<Layer> = found.flatten().collect();
+        let (here, there) = std::thread::scope(|scope| {
+            let here = scope.spawn(|| self.layers_of(journey, &journey.from, &found, &summary));
+            let there = self.layers_of(journey, self.to, &found, &summary);
+            Ok::<_, Box<Finding>>((here.join().unwrap_or_else(|_| Err(broken()))?, there?))
+        })?;
+        from.places.extend(here);
+        to.places.extend(there);
+        Ok((from, to))
+    }
+
+    /// Where layers lie that the XML does not name; no question where there are none.
+    fn layers_of(
+        &self,
+        journey: &Journey<'_>,
+        host: &HostId,
+        layers: &[Layer],
+        summary: &DomainSummary,
+    ) -> Result<PlaceFacts, Box<Finding>> {
+        let cluster = self.site.cluster;
+        let Some(questions) = LayerQuestions::about(host, layers, summary, cluster) else {
+            return Ok(PlaceFacts::default());
+        };
+        let answers = self.ask(journey, host, &questions.queries())?;
+        Ok(questions.read(host, cluster, &answers))
+    }
+
+    fn ask(
+        &self,
+        journey: &Journey<'_>,
+        host: &HostId,
+        queries: &[Query],
+    ) -> Result<Vec<Answer>, Box<Finding>> {
+        let unobserved =
+            |reason: String| Box::new(self.trouble(journey, host, FindingCode::HostUnobserved, reason));
+        let shell =
+            self.site.fleet.host(host).ok_or_else(|| unobserved("it is not reached over ssh".to_owned()))?;
+        shell.query(queries).map_err(|error| unobserved(error.to_string()))
     }
 
     fn facts_of(
@@ -66,9 +107,8 @@ impl Run<'_> {
             address: self.site.cluster.hosts.get(host).map(|spec| spec.address.clone()).unwrap_or_default(),
             node: daemon.node.clone(),
             domains: daemon.domains,
-            files: shell.files,
-            remote: shell.remote,
-            devices: shell.devices,
+            places: shell.places,
+            images: shell.images,
             // What Linux says is domain 0's own memory; guests get what Xen has left.
             memory_available: match self.site.cluster.driver_of(host) {
                 Some(Driver::Xen) => Ok(daemon.node.free_memory),
@@ -91,16 +131,16 @@ impl Run<'_> {
         host: &HostId,
         summary: &DomainSummary,
     ) -> Result<ShellFacts, Box<Finding>> {
-        let questions = Questions::about(host, summary, self.site.cluster);
-        let towards = host != self.to && self.site.cluster.peers().any(|peer| peer.id == *host);
-        let questions =
-            if towards { questions.towards(self.site.cluster, &journey.address) } else { questions };
-        let unobserved =
-            |reason: String| Box::new(self.trouble(journey, host, FindingCode::HostUnobserved, reason));
-        let shell =
-            self.site.fleet.host(host).ok_or_else(|| unobserved("it is not reached over ssh".to_owned()))?;
-        let answers = shell.query(&questions.queries()).map_err(|error| unobserved(error.to_string()))?;
-        Ok(questions.read(&answers))
+        let cluster = self.site.cluster;
+        let mut questions = Questions::about(host, summary, cluster);
+        if host != self.to {
+            questions = questions.with_images(summary, cluster);
+            if cluster.peers().any(|peer| peer.id == *host) {
+                questions = questions.towards(cluster, &journey.address);
+            }
+        }
+        let answers = self.ask(journey, host, &questions.queries())?;
+        Ok(questions.read(host, cluster, &answers))
     }
 
     fn daemon_facts(&self, journey: &Journey<'_>, host: &HostId) -> Result<DaemonFacts, Box<Finding>> {

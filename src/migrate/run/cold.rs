@@ -213,10 +213,20 @@ impl Shift<'_> {
     /// Everything that speaks against it, as both hosts show it now.
     fn findings(&self, load: &Load<'_>) -> Result<Vec<Finding>, Box<Finding>> {
         let Load { found, journey, earlier } = load;
-        let (from, to) = self.run.facts(journey)?;
         let unasked = |error: LibvirtError| {
             Box::new(self.finding(FindingCode::DaemonDown, error.to_string()).on(&journey.from))
         };
+        // What moves is the persistent definition, which may differ from what runs now.
+        let definition = self.run.site.connector.open(&journey.from);
+        let definition = definition.and_then(|at| at.definition(self.guest.as_str())).map_err(unasked)?;
+        let domain = DomainFacts { xml: definition.reveal().to_owned(), ..journey.domain.clone() };
+        let journey = &Journey {
+            guest: self.guest,
+            from: journey.from.clone(),
+            domain,
+            address: journey.address.clone(),
+        };
+        let (from, to) = self.run.facts(journey)?;
         let keeps = self.run.site.connector.open(&journey.from).and_then(|at| at.keeps(self.guest.as_str()));
         let mut findings = self.kept(&journey.from, keeps.map_err(unasked)?);
         let summary = domain_xml::read(&journey.domain.xml).map_err(unasked)?;

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Found, Load, Shift, Start, Stop};
+use crate::libvirt::domain_xml::{self, StateFile};
 use crate::libvirt::{DomainFacts, LibvirtError};
 use crate::migrate::cold::{Intent, Stand, intent, stand};
 use crate::migrate::locate::{Survey, survey};
@@ -307,10 +308,23 @@ impl Shift<'_> {
         // First here, then gone there: a host that loses power in between starts it nowhere twice, because it runs here.
         let done = if autostart { self.autostart().map_err(Verdict::Unfinished) } else { Ok(()) };
         match done.and_then(|()| self.undefine(left)) {
-            Ok(()) => outcome.notes.push(format!("the definition that was left on {left} is removed")),
+            Ok(()) => {
+                outcome.notes.push(format!("the definition that was left on {left} is removed"));
+                outcome.notes.extend(kept_files(left, domain));
+            }
             Err(verdict) => outcome.verdict = verdict,
         }
         self.forget(&mut outcome);
         outcome
     }
+}
+
+/// What a host keeps of a guest whose definition is gone: nobody looks for it there any more.
+fn kept_files(host: &HostId, domain: &DomainFacts) -> Vec<String> {
+    let read = match domain_xml::read(&domain.xml) {
+        Ok(summary) => summary.state,
+        Err(error) => return vec![error.to_string()],
+    };
+    let stays = |state: StateFile| Some(format!("{} stays on {host}: {}", state.kind, state.place?));
+    read.into_iter().filter_map(stays).collect()
 }
