@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::execute::{ExecuteEvent, Journal, execute};
 use crate::host::{Fleet, Holder, HostError};
 use crate::libvirt::Connector;
-use crate::model::Cancel;
+use crate::model::{Cancel, Step, chain};
 use crate::observe::{observe, observe_locked};
 use crate::plan::{self, DeleteData, Plan};
 use crate::spec::Cluster;
@@ -26,8 +26,10 @@ pub enum Goal {
 /// Whether the user agrees to a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Consent {
-    /// It may run.
+    /// It may run, without anybody having been asked: no time passed.
     Given,
+    /// It may run; somebody was asked and took time to answer, in which the hosts may have changed.
+    Answered,
     /// It may not, for this reason.
     Refused(String),
 }
@@ -50,6 +52,8 @@ pub enum End {
     Nothing,
     /// The user did not agree.
     Declined(String),
+    /// The user agreed, but by then the hosts had changed or a lock was lost; nothing was done.
+    Overtaken(String),
     /// It was carried out as far as the journal says.
     Ran,
 }
@@ -75,7 +79,7 @@ impl Applied {
     pub fn is_complete(&self) -> bool {
         match self.end {
             End::Nothing => true,
-            End::Declined(_) => false,
+            End::Declined(_) | End::Overtaken(_) => false,
             End::Ran => self.journal.is_complete() && self.remaining.is_empty(),
         }
     }
@@ -118,9 +122,19 @@ pub fn apply(
     if applied.plan.is_empty() {
         return Ok(applied);
     }
-    if let Consent::Refused(reason) = shell.consent(&applied.plan) {
-        applied.end = End::Declined(reason);
-        return Ok(applied);
+    match shell.consent(&applied.plan) {
+        Consent::Given => {}
+        Consent::Answered => {
+            let now = locks.prove(fleet).map(|()| planned(&observe(fleet, &batches)));
+            if let Err(reason) = still_holds(&applied.plan, now) {
+                applied.end = End::Overtaken(reason);
+                return Ok(applied);
+            }
+        }
+        Consent::Refused(reason) => {
+            applied.end = End::Declined(reason);
+            return Ok(applied);
+        }
     }
     applied.end = End::Ran;
     applied.journal = execute(&applied.plan, fleet, connector, cancel, &|event| shell.executing(event));
@@ -130,4 +144,22 @@ pub fn apply(
     }
     drop(locks);
     Ok(applied)
+}
+
+/// Whether what was agreed to is still what the hosts need, under the locks that it was planned under.
+fn still_holds(agreed: &Plan, now: Result<Plan, Vec<HostError>>) -> Result<(), String> {
+    let now = now.map_err(|lost| lost.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; "))?;
+    if agreed.waves == now.waves {
+        return Ok(());
+    }
+    let line = |step: &Step| format!("\n  {}: {}", step.host, step.title);
+    let only = |one: &Plan, other: &Plan| {
+        let known: Vec<&Step> = other.steps().collect();
+        one.steps().filter(|step| !known.contains(step)).map(line).collect::<String>()
+    };
+    let (gone, new) = (only(agreed, &now), only(&now, agreed));
+    let part =
+        |words: &str, steps: String| if steps.is_empty() { steps } else { format!("\n{words}:{steps}") };
+    let difference = part("no longer as you were shown", gone) + &part("to be done now", new);
+    Err(format!("the hosts have changed while you were asked; look at the new plan{difference}"))
 }

@@ -7,6 +7,7 @@ mod effect;
 mod journal;
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use crate::host::Fleet;
@@ -30,7 +31,8 @@ pub type OnEvent<'a> = dyn Fn(ExecuteEvent<'_>) + Sync + 'a;
 
 /// Executes a plan: every step has an entry in the journal, in the order of the plan.
 ///
-/// A failure stops what stands behind it and nothing else. A host whose connection is lost gets no further step.
+/// A failure stops what stands behind it and nothing else. A host whose connection is lost gets no further step. A lock that
+/// is lost ends the run: no further step begins on any host.
 /// Cancelling lets each step under way end and skips the others.
 #[must_use]
 pub fn execute(
@@ -40,7 +42,15 @@ pub fn execute(
     cancel: &Cancel,
     on_event: &OnEvent<'_>,
 ) -> Journal {
-    let mut run = Run { fleet, connector, cancel, on_event, broken: Vec::new(), lost: Vec::new() };
+    let mut run = Run {
+        fleet,
+        connector,
+        cancel,
+        on_event,
+        broken: Vec::new(),
+        lost: Vec::new(),
+        unlocked: OnceLock::new(),
+    };
     let mut entries = Vec::new();
     for (_, steps) in &plan.waves {
         entries.extend(run.wave(steps));
@@ -57,6 +67,8 @@ struct Run<'a> {
     broken: Vec<&'a Step>,
     /// Hosts whose connection was lost in earlier waves.
     lost: Vec<HostId>,
+    /// The first host whose lock was found to be lost.
+    unlocked: OnceLock<HostId>,
 }
 
 /// The part of one host in a wave.
@@ -107,6 +119,9 @@ impl<'a> Run<'a> {
         if self.cancel.is_cancelled() {
             return Some("cancelled".to_owned());
         }
+        if let Some(host) = self.unlocked.get() {
+            return Some(format!("the lock of host {host} was lost"));
+        }
         if part.lost {
             return Some(format!("the connection to host {} was lost", step.host));
         }
@@ -121,6 +136,9 @@ impl<'a> Run<'a> {
         let result = effect::carry_out(step, self.fleet, self.connector);
         if let Err(error) = &result {
             part.lost = error.is_lost();
+            if let Some(host) = error.lost_lock() {
+                self.unlocked.get_or_init(|| host.clone());
+            }
             tracing::debug!(host = %step.host, step = %step.title, error = %crate::model::chain(error), "step failed");
         }
         Entry::ended(step, result, begin.elapsed())

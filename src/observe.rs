@@ -4,36 +4,14 @@
 //! with its reason and never as empty.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
 
-use crate::host::{Fleet, Holder, HostError, LockGuard};
+use crate::host::claim::Locks;
+use crate::host::{Fleet, Holder, HostError};
 pub use crate::model::Observations;
 use crate::model::{Answer, HostId, HostSeen, Query};
 
 /// What each host is asked.
 pub type Batches = BTreeMap<HostId, Vec<Query>>;
-
-/// How long the one of two applies that will win waits for the other to let go.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Time between two tries.
-const RETRY: Duration = Duration::from_millis(100);
-
-/// The locks of all hosts that answered; dropped, they are free again.
-#[derive(Default)]
-pub struct Locks(BTreeMap<HostId, Box<dyn LockGuard>>);
-
-impl Locks {
-    /// The hosts whose lock is held, sorted.
-    pub fn hosts(&self) -> impl Iterator<Item = &HostId> {
-        self.0.keys()
-    }
-}
-
-impl std::fmt::Debug for Locks {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
 
 /// Asks all hosts, each query once.
 #[must_use]
@@ -53,9 +31,6 @@ pub fn observe(fleet: &Fleet, batches: &Batches) -> Observations {
 
 /// Takes the lock of every host and asks it in the same round trip; a host that does not answer is unobserved.
 ///
-/// Of two that begin at the same time each may get some hosts first. The one that holds the first of all hosts that
-/// answer waits for the other, which gives up at once: so one of them wins.
-///
 /// # Errors
 /// [`HostError::Busy`] of every host whose lock somebody else holds; then none is kept.
 pub fn observe_locked(
@@ -63,50 +38,17 @@ pub fn observe_locked(
     holder: &Holder,
     batches: &Batches,
 ) -> Result<(Observations, Locks), Vec<HostError>> {
-    let mut wanted: Vec<HostId> = batches.keys().cloned().collect();
-    let (mut seen, mut locks) = (BTreeMap::new(), Locks::default());
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let mut busy = BTreeMap::new();
-        for (id, result) in fleet.each(&wanted, |id| lock_one(fleet, holder, id, &batches[id])) {
-            match result {
-                Ok((guard, answers)) => {
-                    locks.0.insert(id.clone(), guard);
-                    seen.insert(id, answers);
-                }
-                Err(error @ HostError::Busy { .. }) => {
-                    busy.insert(id, error);
-                }
-                Err(error) => {
-                    let reason = reason(&id, &error);
-                    seen.insert(id, HostSeen::Unobserved(reason));
-                }
-            }
-        }
-        let Some(first_busy) = busy.keys().next() else { return Ok((collect(seen), locks)) };
-        let winning = locks.0.keys().next().is_some_and(|held| held < first_busy);
-        if !winning || Instant::now() >= end {
-            return Err(busy.into_values().collect());
-        }
-        wanted = busy.into_keys().collect();
-        std::thread::sleep(RETRY);
-    }
-}
-
-fn lock_one(
-    fleet: &Fleet,
-    holder: &Holder,
-    id: &HostId,
-    batch: &[Query],
-) -> Result<(Box<dyn LockGuard>, HostSeen), HostError> {
-    let batch = distinct(batch);
-    let host = fleet.host(id).ok_or_else(|| HostError::Unreachable {
-        host: id.clone(),
-        reason: "it is not in the fleet".to_owned(),
-        hint: None,
-    })?;
-    let (guard, answers) = host.lock(holder, &batch)?;
-    Ok((guard, answered(batch, answers)))
+    let asked: Batches = batches.iter().map(|(id, batch)| (id.clone(), distinct(batch))).collect();
+    let mut locks = Locks::default();
+    let taken = locks.take(fleet, holder, &asked)?;
+    let seen = |(id, result): (HostId, Result<Vec<Answer>, HostError>)| {
+        let seen = match result {
+            Ok(answers) => answered(asked[&id].clone(), answers),
+            Err(error) => HostSeen::Unobserved(reason(&id, &error)),
+        };
+        (id, seen)
+    };
+    Ok((collect(taken.into_iter().map(seen).collect()), locks))
 }
 
 /// Each query once, in the order in which it was first named.

@@ -122,7 +122,7 @@ impl Terminal<'_> {
         self.screen.ask(question);
         let mut line = String::new();
         match std::io::stdin().lock().read_line(&mut line) {
-            Ok(_) if line.trim() == wanted => Consent::Given,
+            Ok(_) if line.trim() == wanted => Consent::Answered,
             Ok(_) => Consent::Refused("you did not agree".to_owned()),
             Err(error) => Consent::Refused(format!("your answer could not be read: {error}")),
         }

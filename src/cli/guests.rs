@@ -12,7 +12,7 @@ use crate::migrate::outcome::exit_code;
 use crate::migrate::receipt;
 use crate::migrate::run::cold::{self, Cold, Start, Stop};
 use crate::migrate::run::{MigrateEvent, Mode, Options, Pace, migrate as run};
-use crate::migrate::start::{Started, start as begin};
+use crate::migrate::start::{Started, start_locked as begin};
 use crate::model::{Cancel, FindingCode};
 use crate::spec::Cluster;
 
@@ -20,8 +20,9 @@ use crate::spec::Cluster;
 pub fn start(cli: &Cli, args: &StartArgs, screen: &Screen, cancel: &Cancel) -> Result<Exit, Failure> {
     let session = Session::open(cli)?.heeding(cancel).with_secrets()?;
     known(&session.cluster, [&args.guest])?;
+    let holder = session.holder(&format!("start {}", args.guest));
     screen.engaged(&args.guest, Some("was being started".to_owned()));
-    let started = begin(session.site(), &args.guest, cancel);
+    let started = begin(session.site(), &args.guest, &holder, cancel);
     screen.engaged(&args.guest, None);
     let started =
         started.map_err(|error| Failure::new(Exit::of(error.exit_code()), &error).hint(error.hint()))?;
@@ -42,13 +43,14 @@ pub fn migrate(cli: &Cli, args: &MigrateArgs, screen: &Screen, cancel: &Cancel) 
     if !session.cluster.hypervisors().any(|host| host.id == args.to) {
         return Err(Failure::say(Exit::Usage, format!("--to {}: the file has no such hypervisor", args.to)));
     }
-    let mut options = options(&session.cluster);
+    let names: Vec<&str> = args.guests.iter().map(crate::model::GuestId::as_str).collect();
+    let mut options = options(&session, &format!("migrate {} to {}", names.join(" "), args.to));
     options.mode = if args.dry_run { Mode::DryRun } else { Mode::Move };
     options.allow = allowed(&args.allow)?;
     options.ping = args.ping;
     let (site, show) = (session.site(), |event: MigrateEvent| screen.migrating(&event));
     let outcomes = if args.cold {
-        let cold = Cold { stop: stop(args), start: start_there(args), holder: session.holder("migrate") };
+        let cold = Cold { stop: stop(args), start: start_there(args) };
         cold::cold(site, &args.guests, &args.to, &options, &cold, cancel, &show)
     } else {
         run(site, &args.guests, &args.to, &options, cancel, &show)
@@ -71,13 +73,15 @@ fn start_there(args: &MigrateArgs) -> Start {
 }
 
 /// The cluster's own migration policy, with receipts in the user's state directory.
-pub fn options(cluster: &Cluster) -> Options {
+pub fn options(session: &Session, doing: &str) -> Options {
+    let cluster = &session.cluster;
     let path = |name: &str| std::env::var_os(name).map(Into::into);
     Options {
         mode: Mode::Move,
         allow: BTreeSet::new(),
         policy: cluster.migration.clone(),
         ping: None,
+        holder: session.holder(doing),
         receipts: receipt::directory(path("XDG_STATE_HOME"), path("HOME"), &cluster.name),
         pace: Pace::default(),
         clock: std::time::SystemTime::now,

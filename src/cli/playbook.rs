@@ -32,16 +32,14 @@ pub fn run(cli: &Cli, args: &RunArgs, screen: &Screen, cancel: &Cancel) -> Resul
     }
     let session = Session::of(cluster, cli.global.lab, cli.global.parallel.get())?;
     let session = session.heeding(cancel).with_secrets()?;
-    let options = guests::options(&session.cluster);
+    let options = guests::options(&session, "run");
     let states = playbook::directory(&options.receipts);
     let failed = |error: playbook::StateError| Failure::new(Exit::Unexpected, &error);
     if args.restart || fresh {
         playbook::restart(session.site(), &book, &states).map_err(failed)?;
     }
-    let holder = session.holder("run");
     let show = Shown { screen };
-    let report =
-        playbook::run(session.site(), &book, &options, &holder, &states, cancel, &show).map_err(failed)?;
+    let report = playbook::run(session.site(), &book, &options, &states, cancel, &show).map_err(failed)?;
     let value = json!({ "playbook": book.title, "report": report });
     screen.document("run", value, || summary(&book.title, &report))?;
     Ok(if report.complete { Exit::Done } else { Exit::Incomplete })

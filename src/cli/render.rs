@@ -144,7 +144,9 @@ impl Screen {
         let mut out = String::new();
         match &applied.end {
             End::Nothing => out.push_str("nothing to do: every host is as it should be\n"),
-            End::Declined(reason) => out.push_str(&format!("nothing was changed: {reason}\n")),
+            End::Declined(reason) | End::Overtaken(reason) => {
+                out.push_str(&format!("nothing was changed: {reason}\n"))
+            }
             End::Ran => {
                 for entry in &applied.journal.entries {
                     let (word, reason) = match &entry.end {

@@ -10,7 +10,7 @@ use super::render::render_diagnostic;
 use crate::error::{Exit, Failure};
 use crate::host::secrets::{self, SecretError};
 use crate::host::ssh::{self, SshAccess};
-use crate::host::{Fleet, Holder};
+use crate::host::{Fleet, Holder, LockKind};
 use crate::lab::{self, LabAccess, LabError, LabSpec};
 use crate::libvirt::Connector;
 use crate::libvirt::bounded::{Bounded, Patience};
@@ -78,7 +78,7 @@ impl Session {
             here.unwrap_or_else(|_| "unknown".to_owned()),
             getpid()
         );
-        Holder { cluster: self.cluster.name.clone(), text }
+        Holder { cluster: self.cluster.name.clone(), kind: LockKind::Exclusive, text }
     }
 }
 

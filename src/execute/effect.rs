@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::host::{Fleet, Host, HostError};
-use crate::libvirt::{Connector, LibvirtError};
+use crate::libvirt::{Connector, Hypervisor, LibvirtError};
 use crate::model::{AbsPath, BlockLine, BlockSpec, Command, HostId, PeerKey, Query, Step};
 use crate::plan::expand::{Action, ExpandError, NO_SUCH_FILE, expand};
 
@@ -41,6 +41,14 @@ impl EffectError {
         matches!(self, Self::Host(HostError::Unreachable { .. } | HostError::Elevation { .. }))
     }
 
+    /// The lock whose loss ends the run, if that is what went wrong.
+    pub(super) fn lost_lock(&self) -> Option<&HostId> {
+        match self {
+            Self::Host(HostError::LockLost { host }) => Some(host),
+            _ => None,
+        }
+    }
+
     /// Tells whether the effect may have happened all the same.
     pub(super) fn is_unknown(&self) -> bool {
         match self {
@@ -67,6 +75,12 @@ pub(super) fn carry_out(step: &Step, fleet: &Fleet, connector: &dyn Connector) -
     let expansion =
         expand(&step.effect).map_err(|source| EffectError::Expand { host: step.host.clone(), source })?;
     let result = expansion.actions.iter().try_for_each(|action| act(action, &**host, fleet, connector));
+    // Whoever has the lock now may be working on just that.
+    if let Err(error) = &result
+        && error.lost_lock().is_some()
+    {
+        return result;
+    }
     let cleaned = expansion.cleanup.iter().try_for_each(|command| host.run(command).map(drop));
     result?;
     Ok(cleaned?)
@@ -88,16 +102,30 @@ fn act(
         Action::WriteFile(file) | Action::Stamp(file) => host.write_file(file)?,
         Action::EditBlock(block) => host.edit_block(block, &peer_keys(block, fleet)?)?,
         Action::CopyIn { source, target } => host.copy_in(source, target)?,
-        Action::EnsurePool { name, xml } => connector.open(host.id())?.ensure_pool(name, xml)?,
-        Action::RemovePool { name } => connector.open(host.id())?.remove_pool(name)?,
+        Action::EnsurePool { name, xml } => libvirt(host, connector)?.ensure_pool(name, xml)?,
+        Action::RemovePool { name } => libvirt(host, connector)?.remove_pool(name)?,
         Action::EnsureSecret { id, xml, value } => {
-            connector.open(host.id())?.ensure_secret(*id, xml, value)?;
+            libvirt(host, connector)?.ensure_secret(*id, xml, value)?;
         }
-        Action::RemoveSecret { id } => connector.open(host.id())?.remove_secret(*id)?,
-        Action::DefineGuest { xml, .. } => connector.open(host.id())?.define_domain(xml)?,
-        Action::UndefineGuest { name } => connector.open(host.id())?.undefine_domain(name)?,
+        Action::RemoveSecret { id } => libvirt(host, connector)?.remove_secret(*id)?,
+        Action::DefineGuest { xml, .. } => {
+            // It is defined here because it was seen nowhere else, and nobody may have brought it there since.
+            hold_locks(fleet)?;
+            libvirt(host, connector)?.define_domain(xml)?;
+        }
+        Action::UndefineGuest { name } => libvirt(host, connector)?.undefine_domain(name)?,
     }
     Ok(())
+}
+
+/// Proves every lock that this run took, on whichever host.
+fn hold_locks(fleet: &Fleet) -> Result<(), EffectError> {
+    let hosts: Vec<HostId> = fleet.ids().cloned().collect();
+    let proved = fleet.each(&hosts, |id| fleet.host(id).map_or(Ok(()), |host| host.holds_lock()));
+    match proved.into_values().find_map(Result::err) {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
 }
 
 fn must_be_absent(host: &dyn Host, probe: &Command, subject: &str) -> Result<(), EffectError> {
@@ -116,6 +144,13 @@ fn must_be_absent(host: &dyn Host, probe: &Command, subject: &str) -> Result<(),
         }
         None => Err(EffectError::MayExist { host: id, subject, reason: "no answer".to_owned() }),
     }
+}
+
+/// The host's libvirt, for something that it is to change now: the lock under which that was planned is still held.
+fn libvirt(host: &dyn Host, connector: &dyn Connector) -> Result<Arc<dyn Hypervisor>, EffectError> {
+    let daemon = connector.open(host.id())?;
+    host.holds_lock()?;
+    Ok(daemon)
 }
 
 /// The keys that a block's lines name, read from their hosts where they did not exist when the plan was made.

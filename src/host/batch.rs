@@ -70,6 +70,8 @@ pub(super) struct Lock {
     pub file: String,
     /// What a second comer is told, in one line; differs between any two runs of stor.
     pub holder: String,
+    /// For a lock that others may hold as well, the file beside it that this stor alone holds, with `holder` in it.
+    pub note: Option<String>,
 }
 
 /// What the script answered.
@@ -79,6 +81,8 @@ pub(super) enum Reply {
     Ended(Vec<Ended>),
     /// The lock is held by somebody else, who says this.
     Busy(String),
+    /// The lock that this stor held is gone.
+    Lost,
     /// The shell does not run as root.
     NotRoot,
     /// The script could not do its own part: no room for its files, no `flock`.
@@ -113,7 +117,7 @@ pub(super) fn script(jobs: &[Job], frame: Frame<'_>, driver: Option<Driver>) -> 
         out.extend(format!("export {DEFAULT_URI}={}\n", driver.uri()).bytes());
     }
     match frame {
-        Frame::Locked(lock) => out.extend(with_lock(LOCK, lock).bytes()),
+        Frame::Locked(lock) => out.extend(take(lock).bytes()),
         Frame::Effect(Some(lock)) => out.extend(guard(lock).bytes()),
         Frame::Queries | Frame::Effect(None) => {}
     }
@@ -135,8 +139,9 @@ pub(super) fn script(jobs: &[Job], frame: Frame<'_>, driver: Option<Driver>) -> 
         }
         out.extend(ANSWER.replace("COUNT", &jobs.len().to_string()).bytes());
     }
-    if matches!(frame, Frame::Locked(_)) {
-        out.extend(HOLD.bytes());
+    if let Frame::Locked(lock) = frame {
+        let forget = if lock.note.is_some() { "rm -f -- NOTE\n" } else { "" };
+        out.extend(with_lock(&HOLD.replace("FORGET", forget), lock).bytes());
     }
     out.extend(b"}\n");
     out
@@ -154,26 +159,65 @@ cd /
 /// The lines by which an effect makes sure that the lock is still held by its own stor, which may have slept too long,
 /// and keeps the next stor waiting until it has ended, should its own be killed meanwhile.
 pub(super) fn guard(lock: &Lock) -> String {
-    with_lock(GUARD, lock)
+    with_lock(if lock.note.is_some() { GUARD_SHARED } else { GUARD }, lock)
+}
+
+fn take(lock: &Lock) -> String {
+    with_lock(&format!("{OPEN}{}{SETTLE}", if lock.note.is_some() { SHARE } else { LOCK }), lock)
 }
 
 fn with_lock(text: &str, lock: &Lock) -> String {
+    let text = match &lock.note {
+        Some(note) => text.replace("NOTE", &quote::word(note)),
+        None => text.to_owned(),
+    };
     text.replace("FILE", &quote::word(&lock.file)).replace("HOLDER", &quote::word(&lock.holder))
 }
 
-/// flock(1) exits 1 when the lock is held; any other status means that it could not try. What an earlier stor left
-/// running holds `FILE.busy` shared.
-const LOCK: &str = r#"mkdir -p /run/stor && exec 9>>FILE || exit 0
-flock -n 9; s=$?
-[ "$s" -ne 1 ] || { printf 'busy\n'; head -c 400 FILE; exit 0; }
-[ "$s" -eq 0 ] || { printf 'failed\nflock exited %s\n' "$s"; exit 0; }
+/// Who may open the lock's file may hold the lock, so only root may: flock(2) needs no right to write.
+///
+/// `refused` tells the second comer who holds it: those that share it, each by a note that it holds for itself, else the one that wrote
+/// `FILE`. flock(1) exits 1 when the lock is held; any other status means that it could not try.
+const OPEN: &str = r#"umask 077
+mkdir -p /run/stor && chmod 0700 /run/stor && exec 9>>FILE && chmod 0600 FILE || exit 0
+refused() {
+[ "$1" -eq 1 ] || { printf 'failed\nflock exited %s\n' "$1"; exit 0; }
+b=
+for n in FILE.shared.*; do
+[ -f "$n" ] && ! flock -n "$n" true || continue
+t=; read -r t 2>/dev/null <"$n"
+case "; $b; " in *"; $t; "*) ;; *) b="${b:+$b; }$t" ;; esac
+done
+printf 'busy\n'
+if [ -n "$b" ]; then printf '%s\n' "$b"; else head -c 400 FILE; fi
+exit 0
+}
+"#;
+
+/// Nobody shares the lock now, so notes are left from those that were killed.
+const LOCK: &str = r#"flock -n 9 || refused $?
 printf '%s\n' HOLDER >FILE
-flock -w 10 FILE.busy true || { printf 'busy\na command that an earlier stor left running\n'; exit 0; }
+rm -f -- FILE.shared.*
+"#;
+
+const SHARE: &str = r#"exec 7>>NOTE && flock -n 7 || exit 0
+printf '%s\n' HOLDER >NOTE
+flock -s -n 9 || { s=$?; rm -f -- NOTE; exec 7>&-; refused $s; }
+[ -f NOTE ] || { printf 'failed\nthe note of the lock was removed\n'; exit 0; }
+"#;
+
+/// What an earlier stor left running holds `FILE.busy` shared.
+const SETTLE: &str = r#"flock -w 10 FILE.busy true || { printf 'busy\na command that an earlier stor left running\n'; exit 0; }
+umask 022
 "#;
 
 const GUARD: &str = r#"exec 8>>FILE.busy && flock -s 8 || exit 0
 h=; read -r h 2>/dev/null <FILE
-if [ "$h" != HOLDER ] || flock -n FILE true; then printf 'failed\nthe lock of this host was lost\n'; exit 0; fi
+if [ "$h" != HOLDER ] || flock -n FILE true; then printf 'lost\n'; exit 0; fi
+"#;
+
+const GUARD_SHARED: &str = r#"exec 8>>FILE.busy && flock -s 8 || exit 0
+if [ ! -f NOTE ] || flock -n NOTE true; then printf 'lost\n'; exit 0; fi
 "#;
 
 /// `collect` waits for one command. After the watchdog's signal `wait` returns at once with a status above 128; the
@@ -195,7 +239,7 @@ else
 s="$s $r" f="$f $d/$1o $d/$1e"
 fi
 }
-( trap 'kill "$k"; exit' TERM; sleep LIMIT & k=$!; wait "$k"; kill -USR1 "$$" ) </dev/null >/dev/null 2>&1 8>&- 9>&- &
+( trap 'kill "$k"; exit' TERM; sleep LIMIT & k=$!; wait "$k"; kill -USR1 "$$" ) </dev/null >/dev/null 2>&1 7>&- 8>&- 9>&- &
 w=$!
 "#;
 
@@ -207,8 +251,9 @@ rm -rf "$d"
 "#;
 
 /// Ends with the connection, with stor, or when stor's sign of life, one byte every [`SIGN_OF_LIFE`], stays away: a link
-/// that went silent must not keep the lock until TCP gives up (2 hours, tcp(7)).
-const HOLD: &str = "exec >/dev/null 2>&1\nwhile [ -n \"$(timeout 90 head -c 1 8>&- 9>&-)\" ]; do :; done\n";
+/// that went silent must not keep the lock until TCP gives up (2 hours, tcp(7)). `exit`, because a shell that comes to the end of the
+/// group waits for more on a standard input that a stopped stor keeps open, and the lock with it.
+const HOLD: &str = "exec >/dev/null 2>&1\nwhile [ -n \"$(timeout 90 head -c 1 7>&- 8>&- 9>&-)\" ]; do :; done\nFORGETexit 0\n";
 
 /// Time between two signs of life of a held lock.
 pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
@@ -232,7 +277,7 @@ fn start(out: &mut Vec<u8>, index: usize, job: &Job) {
         line.push_str(" </dev/null");
     }
     #[expect(clippy::expect_used, reason = "writing to a String cannot fail")]
-    writeln!(line, " >\"$d/{index}o\" 2>\"$d/{index}e\" 8>&- 9>&- & p{index}=$!")
+    writeln!(line, " >\"$d/{index}o\" 2>\"$d/{index}e\" 7>&- 8>&- 9>&- & p{index}=$!")
         .expect("a String takes any text");
     out.extend(line.trim_start().bytes());
 }
@@ -255,6 +300,7 @@ pub(super) fn read_reply(input: &mut impl BufRead) -> Result<Option<Reply>, Repl
     };
     match head.split_once(' ').unwrap_or((&head, "")) {
         ("not-root", _) => Ok(Some(Reply::NotRoot)),
+        ("lost", _) => Ok(Some(Reply::Lost)),
         ("busy", _) => Ok(Some(Reply::Busy(read_rest(input)?))),
         ("failed", _) => Ok(Some(Reply::Failed(read_rest(input)?))),
         ("ok", count) => read_ended(input, number(count)?).map(|ended| Some(Reply::Ended(ended))),

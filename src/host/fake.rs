@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Holder, Host, HostError, LockGuard, block};
+use super::{Holder, Host, HostError, LockGuard, LockKind, block};
 use crate::model::{AbsPath, Answer, BlockSpec, Command, FileContent, FileSpec, HostId, Output, Query};
 
 /// One file.
@@ -226,8 +226,38 @@ fn held<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct FakeHost {
     id: HostId,
     state: Mutex<State>,
-    lock: Arc<Mutex<Option<String>>>,
+    lock: Arc<Mutex<LockState>>,
     faults: Faults,
+}
+
+/// Who holds the host's lock.
+#[derive(Debug, Default)]
+struct LockState {
+    /// Exclusively.
+    alone: Option<String>,
+    /// Beside each other.
+    together: Vec<String>,
+    /// What this stor took and has not let go, held or lost.
+    taken: Vec<String>,
+}
+
+impl LockState {
+    fn holders(&self, kind: LockKind) -> Option<String> {
+        match kind {
+            LockKind::Exclusive if !self.together.is_empty() => Some(self.together.join("; ")),
+            LockKind::Exclusive | LockKind::Shared => self.alone.clone(),
+        }
+    }
+    fn is_lost(&self) -> bool {
+        let held = |text: &String| self.alone.as_ref() == Some(text) || self.together.contains(text);
+        !self.taken.iter().all(held)
+    }
+    fn let_go(&mut self, text: &str) {
+        self.alone = self.alone.take().filter(|alone| alone != text);
+        if let Some(at) = self.together.iter().position(|other| other == text) {
+            self.together.remove(at);
+        }
+    }
 }
 
 struct State {
@@ -253,7 +283,20 @@ impl FakeHost {
     }
     /// Takes the host's lock from outside, or frees it.
     pub fn set_lock(&self, holder: Option<&str>) {
-        *held(&self.lock) = holder.map(str::to_owned);
+        held(&self.lock).alone = holder.map(str::to_owned);
+    }
+    /// Ends the connection that holds the host's lock: it is free, and whoever took it does not know.
+    pub fn lose_lock(&self) {
+        let mut lock = held(&self.lock);
+        (lock.alone, lock.together) = (None, Vec::new());
+    }
+    /// The host, if it is up and the lock that was taken is still held.
+    fn locked(&self) -> Result<MutexGuard<'_, State>, HostError> {
+        let state = self.up()?;
+        match held(&self.lock).is_lost() {
+            true => Err(HostError::LockLost { host: self.id.clone() }),
+            false => Ok(state),
+        }
     }
     fn up(&self) -> Result<MutexGuard<'_, State>, HostError> {
         let state = held(&self.state);
@@ -267,11 +310,15 @@ impl FakeHost {
     }
 }
 
-struct FakeLock(Arc<Mutex<Option<String>>>);
+struct FakeLock(Arc<Mutex<LockState>>, String);
 impl LockGuard for FakeLock {}
 impl Drop for FakeLock {
     fn drop(&mut self) {
-        *held(&self.0) = None;
+        let mut lock = held(&self.0);
+        lock.let_go(&self.1);
+        if let Some(at) = lock.taken.iter().position(|taken| *taken == self.1) {
+            lock.taken.remove(at);
+        }
     }
 }
 
@@ -290,17 +337,25 @@ impl Host for FakeHost {
         drop(self.up()?);
         {
             let mut lock = held(&self.lock);
-            if let Some(holder) = lock.clone() {
+            if let Some(holder) = lock.holders(holder.kind) {
                 return Err(HostError::Busy { host: self.id.clone(), holder });
             }
-            *lock = Some(holder.text.clone());
+            match holder.kind {
+                LockKind::Exclusive => lock.alone = Some(holder.text.clone()),
+                LockKind::Shared => lock.together.push(holder.text.clone()),
+            }
+            lock.taken.push(holder.text.clone());
         }
-        let guard = Box::new(FakeLock(Arc::clone(&self.lock)));
+        let guard = Box::new(FakeLock(Arc::clone(&self.lock), holder.text.clone()));
         Ok((guard, self.query(batch)?))
     }
 
+    fn holds_lock(&self) -> Result<(), HostError> {
+        self.locked().map(drop)
+    }
+
     fn run(&self, command: &Command) -> Result<Output, HostError> {
-        let mut state = self.up()?;
+        let mut state = self.locked()?;
         let State { files, machine, .. } = &mut *state;
         self.faults.around(&self.id, &command.to_string(), || {
             let ended = machine.run(command, files);
@@ -309,7 +364,7 @@ impl Host for FakeHost {
     }
 
     fn write_file(&self, file: &FileSpec) -> Result<(), HostError> {
-        let mut state = self.up()?;
+        let mut state = self.locked()?;
         self.faults.around(&self.id, &format!("write {}", file.path), || {
             let content = match &file.content {
                 FileContent::Text(text) => &**text,
@@ -321,7 +376,7 @@ impl Host for FakeHost {
     }
 
     fn copy_in(&self, source: &Path, target: &AbsPath) -> Result<(), HostError> {
-        let mut state = self.up()?;
+        let mut state = self.locked()?;
         self.faults.around(&self.id, &format!("copy {} to {target}", source.display()), || {
             let content = std::fs::read(source).map_err(|source_error| HostError::Local {
                 action: format!("read {}", source.display()),
@@ -336,7 +391,7 @@ impl Host for FakeHost {
     }
 
     fn edit_block(&self, spec: &BlockSpec, keys: &[String]) -> Result<(), HostError> {
-        let mut state = self.up()?;
+        let mut state = self.locked()?;
         self.faults.around(&self.id, &format!("edit {}", spec.path), || {
             let lines = block::lines(spec, keys).map_err(|error| self.protocol(error))?;
             let old = state.files.get(&spec.path).cloned();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::batch::{self, Ended, Frame, Job, Lock, Reply, ReplyError};
 use super::ssh::{Held, MARGIN, SshHost};
-use super::{Holder, Host, HostError, LockGuard, diagnose, process};
+use super::{Holder, Host, HostError, LockGuard, LockKind, diagnose, process};
 
 /// Time for the remote shell to end once its standard input is closed.
 const RELEASE: Duration = Duration::from_secs(3);
@@ -97,10 +97,12 @@ pub(super) fn take(
     holder: &Holder,
     jobs: &[Job],
 ) -> Result<(Box<dyn LockGuard>, Vec<Ended>), HostError> {
-    let lock = Lock {
-        file: format!("/run/stor/{}.lock", holder.cluster),
-        holder: holder.text.replace(char::is_control, " ").trim().to_owned(),
+    let file = format!("/run/stor/{}.lock", holder.cluster);
+    let note = match holder.kind {
+        LockKind::Exclusive => None,
+        LockKind::Shared => Some(format!("{file}.shared.{}", uuid::Uuid::new_v4().simple())),
     };
+    let lock = Lock { file, holder: holder.text.replace(char::is_control, " ").trim().to_owned(), note };
     let script = batch::script(jobs, Frame::Locked(&lock), host.driver());
     let mut stderr = process::scratch()?;
     let (mut session, replies) = open(host, script, &stderr)?;

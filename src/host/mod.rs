@@ -5,6 +5,7 @@
 
 mod batch;
 pub mod block;
+pub mod claim;
 mod config;
 mod diagnose;
 pub mod fake;
@@ -50,6 +51,12 @@ pub enum HostError {
         host: HostId,
         /// Who holds it, since when.
         holder: String,
+    },
+    /// The lock that this stor held is gone: the connection that held it ended.
+    #[error("host {host}: the lock was lost, so nothing more is done: another stor may be at work there")]
+    LockLost {
+        /// The host.
+        host: HostId,
     },
     /// A command ended with a status other than 0.
     #[error("host {host}: `{command}` exited {status}: {stderr}")]
@@ -122,11 +129,22 @@ pub(crate) fn last_lines(text: &str) -> String {
     lines[lines.len().saturating_sub(SHOWN_LINES)..].join("; ")
 }
 
+/// Whom a lock keeps away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockKind {
+    /// Everybody: apply, destroy and cold moves.
+    Exclusive,
+    /// Whoever takes it exclusively: live moves go on beside each other.
+    Shared,
+}
+
 /// Who asks for a host's lock; shown to whoever comes second.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// The cluster; one lock per cluster and host.
     pub cluster: crate::model::ClusterName,
+    /// Whom it keeps away.
+    pub kind: LockKind,
     /// `stor apply by alice@admin, process 4711, since 2026-11-21T01:02:03Z`.
     pub text: String,
 }
@@ -148,6 +166,12 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// [`HostError::Busy`] when somebody else holds it; otherwise as [`Host::query`].
     fn lock(&self, holder: &Holder, batch: &[Query]) -> Result<(Box<dyn LockGuard>, Vec<Answer>), HostError>;
+    /// Proves that the lock that this stor took is still held; nothing to prove when it took none. What changes something
+    /// by another way than this trait (libvirt) asks before; what goes through this trait asks by itself.
+    ///
+    /// # Errors
+    /// [`HostError::LockLost`] when it is gone, and the other kinds when the host cannot tell.
+    fn holds_lock(&self) -> Result<(), HostError>;
     /// Runs a command.
     ///
     /// # Errors

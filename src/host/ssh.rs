@@ -140,6 +140,7 @@ impl SshHost {
                 Err(self.protocol(format!("{} answers to {count} commands", ended.len())))
             }
             Ok(Some(Reply::Busy(holder))) => Err(HostError::Busy { host: self.id.clone(), holder }),
+            Ok(Some(Reply::Lost)) => Err(HostError::LockLost { host: self.id.clone() }),
             Ok(Some(Reply::NotRoot)) => Err(HostError::Elevation {
                 host: self.id.clone(),
                 reason: "the login user is not root, and the file does not say `become: sudo`".to_owned(),
@@ -252,6 +253,13 @@ impl Host for SshHost {
     fn lock(&self, holder: &Holder, batch: &[Query]) -> Result<(Box<dyn LockGuard>, Vec<Answer>), HostError> {
         let (guard, ended) = lock::take(self, holder, &self.jobs(batch)?)?;
         Ok((guard, ended.into_iter().map(answer).collect()))
+    }
+
+    fn holds_lock(&self) -> Result<(), HostError> {
+        match self.lock_held() {
+            Some(lock) => self.batch(&[], Frame::Effect(Some(&lock))).map(drop),
+            None => Ok(()),
+        }
     }
 
     fn run(&self, command: &Command) -> Result<Output, HostError> {

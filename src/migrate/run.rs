@@ -19,8 +19,12 @@ use super::outcome::{Outcome, Verdict};
 use super::preflight::{GuestFacts, preflight, refusals};
 use super::progress::Progress;
 use super::strategy::{self, Strategy};
+use crate::host::claim::Locks;
+use crate::host::{Holder, HostError, LockKind};
 use crate::libvirt::{DomainFacts, JobOperation, domain_xml};
-use crate::model::{Cancel, Finding, FindingCode, GuestId, HostId, ResourceId, ResourceKind, Severity};
+use crate::model::{
+    Cancel, Command, Finding, FindingCode, GuestId, HostId, Query, ResourceId, ResourceKind, Severity, chain,
+};
 use crate::spec::MigrationPolicy;
 
 mod ask;
@@ -68,6 +72,8 @@ pub struct Options {
     pub policy: MigrationPolicy,
     /// An address of the guest to measure its pause from here.
     pub ping: Option<IpAddr>,
+    /// Who asks for the hosts' locks; a live move shares them with other live moves.
+    pub holder: Holder,
     /// Where receipts go; see [`super::receipt::directory`].
     pub receipts: PathBuf,
     /// How patient to be.
@@ -110,7 +116,7 @@ pub fn migrate(
     cancel: &Cancel,
     events: &(dyn Fn(MigrateEvent) + Sync),
 ) -> Vec<Outcome> {
-    let run = Run { site, to, options, cancel, events };
+    let run = Run { site, to, options, cancel, events, locks: Mutex::default() };
     // All of them go to one host, so both limits bound the same number.
     let limit = options.policy.per_host.min(options.policy.per_cluster).max(1);
     let workers = usize::try_from(limit).unwrap_or(1).min(guests.len());
@@ -139,7 +145,12 @@ struct Run<'a> {
     options: &'a Options,
     cancel: &'a Cancel,
     events: &'a (dyn Fn(MigrateEvent) + Sync),
+    /// The locks that it holds, each until the last of its guests has moved.
+    locks: Mutex<Locks>,
 }
+
+/// What every hypervisor showed of a guest.
+type Sightings = BTreeMap<HostId, Known<Option<DomainFacts>>>;
 
 /// A guest between two hosts.
 struct Journey<'a> {
@@ -151,11 +162,19 @@ struct Journey<'a> {
 
 impl Run<'_> {
     fn one(&self, guest: &GuestId) -> Outcome {
-        let seen = self.look(guest);
+        let mut seen = self.look(guest);
         let outcome = |verdict| Outcome::new(guest, self.to, verdict);
         let Some(host) = self.site.cluster.hypervisors().find(|host| host.id == *self.to) else {
             return outcome(Verdict::Unreachable(format!("{} is no hypervisor of this cluster", self.to)));
         };
+        if self.options.mode == Mode::Move
+            && let Some(between) = self.changes(guest, &locate(&seen, self.to))
+        {
+            match self.claimed(guest, &between) {
+                Ok(now) => seen = now,
+                Err(outcome) => return *outcome,
+            }
+        }
         let mut outcome = match locate(&seen, self.to) {
             Located::At(from, domain) => {
                 (self.events)(MigrateEvent::Located(guest.clone(), from.clone()));
@@ -189,8 +208,71 @@ impl Run<'_> {
         outcome
     }
 
+    /// The hosts that a live move of a guest changes, from where it was located; `None` when it changes nothing.
+    fn changes(&self, guest: &GuestId, located: &Located) -> Option<BTreeSet<HostId>> {
+        match located {
+            Located::At(from, _) => Some(BTreeSet::from([from.clone(), self.to.clone()])),
+            Located::There(domain) if self.lacks_autostart(guest, domain) => {
+                Some(BTreeSet::from([self.to.clone()]))
+            }
+            Located::There(_)
+            | Located::NotRunning(_)
+            | Located::OnSeveral(_)
+            | Located::InTransit(_)
+            | Located::Unknown(_) => None,
+        }
+    }
+
+    /// Takes the locks of the hosts between which a guest moves, and looks at it again: whoever had them before may have moved it.
+    fn claimed(&self, guest: &GuestId, between: &BTreeSet<HostId>) -> Result<Sightings, Box<Outcome>> {
+        let outcome = |verdict| Box::new(Outcome::new(guest, self.to, verdict));
+        self.lock(LockKind::Shared, between).map_err(|errors| {
+            let mut outcome = outcome(Verdict::Unreachable(told(&errors)));
+            let silent = errors.iter().filter(|error| !matches!(error, HostError::Busy { .. }));
+            let subject = ResourceId::new(ResourceKind::Guest, guest);
+            let unobserved = |error: &HostError| {
+                Finding::new(Severity::Error, FindingCode::HostUnobserved, subject.clone(), chain(error))
+                    .remedy("ssh to the host must work, and flock(1) there")
+            };
+            outcome.findings.extend(silent.map(unobserved));
+            outcome
+        })?;
+        let seen = self.look(guest);
+        let now = self.changes(guest, &locate(&seen, self.to)).unwrap_or_default();
+        match now.difference(between).next() {
+            Some(elsewhere) => {
+                Err(outcome(Verdict::Stayed(format!("it was moved to {elsewhere} meanwhile"))))
+            }
+            None => Ok(seen),
+        }
+    }
+
+    /// Takes the locks of these hosts, unless this run has them; they are held until [`Locks::release`].
+    fn lock<'h>(
+        &self,
+        kind: LockKind,
+        hosts: impl IntoIterator<Item = &'h HostId>,
+    ) -> Result<(), Vec<HostError>> {
+        let holder = Holder { kind, ..self.options.holder.clone() };
+        let ask = |host: &HostId| (host.clone(), vec![Query::new(Command::new("true"))]);
+        let batches = hosts.into_iter().map(ask).collect();
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = locks.take(self.site.fleet, &holder, &batches)?;
+        let failed: Vec<HostError> = taken.into_values().filter_map(Result::err).collect();
+        if failed.is_empty() { Ok(()) } else { Err(failed) }
+    }
+
+    /// Proves that this run still holds its locks; asked before whatever changes something through libvirt.
+    fn holds_locks(&self) -> Result<(), String> {
+        self.locks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .prove(self.site.fleet)
+            .map_err(|lost| told(&lost))
+    }
+
     /// Asks all hypervisors for a guest; at the end of a migration, when it is active nowhere, again until it is.
-    fn look(&self, guest: &GuestId) -> BTreeMap<HostId, Known<Option<DomainFacts>>> {
+    fn look(&self, guest: &GuestId) -> Sightings {
         let begin = Instant::now();
         loop {
             let seen = domain_everywhere(self.site, guest.as_str());
@@ -296,6 +378,10 @@ fn not_running(guest: &GuestId, defined: &[HostId]) -> Finding {
     let message = format!("the guest is defined on {} and does not run", names(defined));
     Finding::new(Severity::Error, FindingCode::GuestNotRunning, subject, message)
         .remedy(format!("start it first: `stor start {guest}`"))
+}
+
+fn told(errors: &[HostError]) -> String {
+    errors.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; ")
 }
 
 fn names(hosts: &[HostId]) -> String {

@@ -7,10 +7,11 @@ use super::Site;
 use super::facts::{LayerQuestions, PlaceFacts, Questions, ShellFacts, chain, disk_path, disk_url};
 use super::locate::survey;
 use super::run::domain_everywhere;
-use crate::host::HostError;
+use crate::host::claim::Locks;
+use crate::host::{Holder, HostError, LockKind};
 use crate::libvirt::domain_xml::{self, DiskAccess, DiskSource, DomainSummary, Layer};
 use crate::libvirt::{DomainFacts, DomainState, LibvirtError};
-use crate::model::{Cancel, GuestId, HostId, Query};
+use crate::model::{Cancel, Command, GuestId, HostId, HostSpec, Query};
 use crate::spec::{Autostart, Cluster, GuestDefinition};
 
 /// What a start found or did.
@@ -74,6 +75,14 @@ pub enum StartError {
         #[source]
         source: HostError,
     },
+    /// Another stor is at work on a hypervisor, or the lock that kept it away was lost.
+    #[error("guest {guest}: not started: {reason}")]
+    Locked {
+        /// The guest.
+        guest: GuestId,
+        /// Who holds which host.
+        reason: String,
+    },
     /// libvirt refused.
     #[error("guest {guest}: not started")]
     Libvirt {
@@ -105,6 +114,7 @@ impl StartError {
                 Some(format!("keep one: `virsh undefine {guest}` on {host}, say"))
             }
             Self::Image { .. } => Some("run `stor apply`, then `stor verify`".to_owned()),
+            Self::Locked { .. } => Some("wait for it to end, then try again".to_owned()),
             Self::Unplaced { .. } | Self::Host { .. } | Self::Libvirt { .. } | Self::Cancelled { .. } => None,
         }
     }
@@ -113,12 +123,33 @@ impl StartError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Unknown { .. } | Self::Host { .. } => 5,
+            Self::Unknown { .. } | Self::Host { .. } | Self::Locked { .. } => 5,
             Self::NotDefined { .. } | Self::DefinedTwice { .. } | Self::Image { .. } => 8,
             Self::Unplaced { .. } => 10,
             Self::Libvirt { .. } | Self::Cancelled { .. } => 1,
         }
     }
+}
+
+/// Starts a guest while no apply and no cold move is at work on any hypervisor; live moves of others go on.
+///
+/// # Errors
+/// [`StartError`], as [`start`].
+pub fn start_locked(
+    site: Site<'_>,
+    guest: &GuestId,
+    holder: &Holder,
+    cancel: &Cancel,
+) -> Result<Started, StartError> {
+    let holder = Holder { kind: LockKind::Shared, ..holder.clone() };
+    let ask = |host: &HostSpec| (host.id.clone(), vec![Query::new(Command::new("true"))]);
+    let mut locks = Locks::default();
+    // A hypervisor that cannot be reached has no lock to take, and keeps the guest from being started below.
+    locks.take(site.fleet, &holder, &site.cluster.hypervisors().map(ask).collect()).map_err(|busy| {
+        let reason = busy.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        StartError::Locked { guest: guest.clone(), reason }
+    })?;
+    start(site, guest, cancel)
 }
 
 /// Starts a guest on the host that has its definition.
@@ -171,6 +202,7 @@ fn begin(
 ) -> Result<Started, StartError> {
     let failed = |source| StartError::Libvirt { guest: guest.clone(), source };
     let daemon = site.connector.open(host).map_err(failed)?;
+    holds_locks(site).map_err(|reason| StartError::Locked { guest: guest.clone(), reason })?;
     if let Err(error) = daemon.start_domain(guest.as_str()) {
         if !error.is_unanswered() {
             return Err(failed(error));
@@ -197,6 +229,15 @@ fn begin(
             reason: format!("libvirt started it on {host}, but shows {other:?}"),
         }),
     }
+}
+
+/// Proves that the locks that this stor took on hypervisors are still held.
+fn holds_locks(site: Site<'_>) -> Result<(), String> {
+    let hosts: Vec<HostId> = site.cluster.hypervisors().map(|host| host.id.clone()).collect();
+    let proved = site.fleet.each(&hosts, |id| site.fleet.host(id).map_or(Ok(()), |host| host.holds_lock()));
+    let lost: Vec<String> =
+        proved.into_values().filter_map(Result::err).map(|error| error.to_string()).collect();
+    if lost.is_empty() { Ok(()) } else { Err(lost.join("; ")) }
 }
 
 /// Every file of the guest must exist, its images with all layers below them and of the format that its XML says; one below a

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::host::Host;
@@ -26,7 +27,7 @@ fn batches(hosts: &[&str]) -> Batches {
 }
 
 fn holder() -> Holder {
-    Holder { cluster: "homelab".parse().unwrap(), text: "me".into() }
+    Holder { cluster: "homelab".parse().unwrap(), kind: crate::host::LockKind::Exclusive, text: "me".into() }
 }
 
 #[test]

@@ -8,12 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::file::{Action, Expect, Migrate, Playbook};
 use super::{StateError, expect, state};
 use crate::apply::{End, Goal, Shell, apply};
-use crate::host::Holder;
 use crate::migrate::Site;
 use crate::migrate::outcome::Outside;
 use crate::migrate::run::cold::{self, Cold, Stop};
 use crate::migrate::run::{MigrateEvent, Options, migrate};
-use crate::migrate::start::{Started, start};
+use crate::migrate::start::{Started, start_locked};
 use crate::model::Cancel;
 use crate::verify::{Verdict, verify};
 
@@ -85,7 +84,6 @@ pub fn run(
     site: Site<'_>,
     playbook: &Playbook,
     options: &Options,
-    holder: &Holder,
     state_directory: &Path,
     cancel: &Cancel,
     show: &dyn Show,
@@ -93,7 +91,7 @@ pub fn run(
     let path = state::path(state_directory, &site.cluster.name, &playbook.text);
     let mut state = state::read(&path);
     let of = playbook.steps.len();
-    let run = Run { site, options, holder, cancel, show };
+    let run = Run { site, options, cancel, show };
     for (index, action) in playbook.steps.iter().enumerate() {
         if index < state.done.len() {
             show.resumed(index + 1, of, &action.title());
@@ -127,7 +125,6 @@ pub fn restart(site: Site<'_>, playbook: &Playbook, state_directory: &Path) -> R
 struct Run<'a> {
     site: Site<'a>,
     options: &'a Options,
-    holder: &'a Holder,
     cancel: &'a Cancel,
     show: &'a dyn Show,
 }
@@ -149,11 +146,13 @@ impl Run<'_> {
         match action {
             Action::Apply(_) => self.apply(),
             Action::Verify(_) => self.verify(),
-            Action::Start(guest) => match start(self.site, &guest.guest, self.cancel) {
-                Ok(Started::Now(host)) => seen(format!("started on {host}")),
-                Ok(Started::Already(host)) => seen(format!("runs on {host} already")),
-                Err(error) => failed(error.to_string()),
-            },
+            Action::Start(guest) => {
+                match start_locked(self.site, &guest.guest, &self.options.holder, self.cancel) {
+                    Ok(Started::Now(host)) => seen(format!("started on {host}")),
+                    Ok(Started::Already(host)) => seen(format!("runs on {host} already")),
+                    Err(error) => failed(error.to_string()),
+                }
+            }
             Action::Migrate(wanted) => self.migrate(wanted),
             Action::Expect(Expect::PlanEmpty(_)) => of(expect::plan_empty(self.site)),
             Action::Expect(Expect::RunsOn(at)) => of(expect::runs_on(self.site, at)),
@@ -166,7 +165,7 @@ impl Run<'_> {
 
     fn apply(&self) -> StepReport {
         let Site { cluster, fleet, connector } = self.site;
-        match apply(cluster, fleet, connector, &Goal::Match, self.holder, self.cancel, self.show) {
+        match apply(cluster, fleet, connector, &Goal::Match, &self.options.holder, self.cancel, self.show) {
             Err(busy) => failed(busy.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
             Ok(applied) if applied.end == End::Nothing => seen("nothing to do"),
             Ok(applied) if !applied.is_complete() => failed("not everything could be applied"),
@@ -196,7 +195,7 @@ impl Run<'_> {
         let show = |event: MigrateEvent| self.show.migrating(&event);
         let outcomes = if wanted.cold {
             let (stop, start) = (Stop::Ask(SHUTDOWN_LIMIT), cold::Start::AsBefore);
-            let cold = Cold { stop, start, holder: self.holder.clone() };
+            let cold = Cold { stop, start };
             cold::cold(self.site, &guests, &wanted.to, &options, &cold, self.cancel, &show)
         } else {
             migrate(self.site, &guests, &wanted.to, &options, self.cancel, &show)

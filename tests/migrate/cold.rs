@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use stor::host::{Holder, Host};
+use stor::host::Host;
 use stor::libvirt::fake::{Fault, Moment};
 use stor::libvirt::{DomainState, Keeps, PauseReason};
 use stor::migrate::outcome::{Outcome, Stopped, Verdict};
@@ -18,12 +18,8 @@ use crate::world::{FileAt, MOUNT, World, host, web1};
 const ASK: Stop = Stop::Ask(Duration::from_millis(20));
 const CUT: Stop = Stop::Cut(Duration::from_millis(20));
 
-fn holder(world: &World) -> Holder {
-    Holder { cluster: world.cluster.name.clone(), text: "a test".to_owned() }
-}
-
 fn go(world: &World, to: &str, mode: Mode, stop: Stop, start: Start) -> Outcome {
-    let cold_options = Cold { stop, start, holder: holder(world) };
+    let cold_options = Cold { stop, start };
     let events = |event| world.events.lock().unwrap().push(event);
     let options = world.options(mode);
     cold(world.site(), &[web1()], &host(to), &options, &cold_options, &world.cancel, &events).remove(0)
@@ -321,7 +317,7 @@ fn a_definition_that_was_left_behind_goes_once_the_guest_runs_at_the_destination
 #[test]
 fn two_moves_at_once_or_an_apply_and_a_move_are_kept_apart_by_the_hosts_locks() {
     let world = world(DomainState::ShutOff, false);
-    let (_lock, _) = world.hosts[&host("kvm3")].lock(&holder(&world), &[]).unwrap();
+    let (_lock, _) = world.hosts[&host("kvm3")].lock(&world.holder(), &[]).unwrap();
     let outcome = move_it(&world, Stop::Refuse);
     assert_eq!(outcome.exit_code(), 5);
     assert!(

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use stor::host::Holder;
 use stor::libvirt::fake::{Ending, Script};
 use stor::libvirt::{Connector, DomainState, LibvirtError};
 use stor::migrate::outcome::{Outcome, Verdict};
@@ -217,13 +216,7 @@ fn whatever_call_hangs_a_cold_move_ends_in_time_and_no_two_definitions_could_sta
                     let world = world();
                     hang(&world, at, action, &Arc::new(AtomicBool::new(true)));
                     let carry = || {
-                        let text = "stor migrate by a test".to_owned();
-                        let holder = Holder { cluster: world.cluster.name.clone(), text };
-                        let how = Cold {
-                            stop: Stop::Ask(Duration::from_millis(50)),
-                            start: Start::AsBefore,
-                            holder,
-                        };
+                        let how = Cold { stop: Stop::Ask(Duration::from_millis(50)), start: Start::AsBefore };
                         let options = world.options(Mode::Move);
                         cold(world.site(), &[web1()], &host("kvm2"), &options, &how, &world.cancel, &|_| {})
                             .remove(0)

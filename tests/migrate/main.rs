@@ -4,6 +4,7 @@ mod cold;
 mod faults;
 mod hangs;
 mod judge;
+mod locks;
 mod outside;
 mod preflight;
 mod start;

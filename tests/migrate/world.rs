@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use stor::host::fake::{FakeHost, Faults, Files, answer, failure};
-use stor::host::{Fleet, Host};
+use stor::host::{Fleet, Holder, Host, LockKind};
 use stor::libvirt::bounded::{Bounded, Patience};
 use stor::libvirt::domain_xml::{DomainType, GuestDisk, generate};
 use stor::libvirt::fake::FakeConnector;
@@ -218,10 +218,15 @@ impl World {
             allow: self.allow.iter().copied().collect(),
             policy: self.policy.clone(),
             ping: None::<IpAddr>,
+            holder: self.holder(),
             receipts: self.receipts.path().join("receipts"),
             pace: Pace { poll: millis(5), confirm: millis(50), abort: millis(100) },
             clock: || UNIX_EPOCH + Duration::from_secs(1_763_686_800),
         }
+    }
+
+    pub fn holder(&self) -> Holder {
+        Holder { cluster: self.cluster.name.clone(), kind: LockKind::Exclusive, text: "a test".to_owned() }
     }
 
     /// Moves the guest to a host.

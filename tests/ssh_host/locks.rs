@@ -5,7 +5,7 @@ use std::process::{Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
 use stor::host::ssh::SshAccess;
-use stor::host::{Holder, Host, HostError};
+use stor::host::{Holder, Host, HostError, LockKind};
 use stor::model::{AbsPath, Command, FileContent, FileMode, FileSpec, HostId, Query};
 use stor::spec::Elevation;
 
@@ -14,7 +14,7 @@ use crate::sh;
 
 /// Each test has a lock of its own: /run/stor is the machine's.
 fn holder(cluster: &str, text: &str) -> Holder {
-    Holder { cluster: cluster.parse().unwrap(), text: text.into() }
+    Holder { cluster: cluster.parse().unwrap(), kind: LockKind::Exclusive, text: text.into() }
 }
 
 fn wait_for_lock(host: &dyn Host, holder: &Holder, patience: Duration) -> Duration {
@@ -104,29 +104,97 @@ fn killing_stor_frees_the_lock_once_what_it_left_running_has_ended() {
     assert!(waited > Duration::from_millis(1000) && waited < Duration::from_secs(6), "{waited:?}");
 }
 
+/// Ends the remote shell that has this file open, as the end of a silent link would.
+fn lose(server: &Server, file: &str) {
+    let script = format!(
+        "for d in /proc/[0-9]*; do ls -l $d/fd 2>/dev/null | grep -q {file} && kill -9 ${{d#/proc/}}; done; true"
+    );
+    server.host().run(&sh(&script)).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+}
+
+fn shared(cluster: &str, text: &str) -> Holder {
+    Holder { kind: LockKind::Shared, ..holder(cluster, text) }
+}
+
+#[test]
+fn live_moves_share_a_lock_that_nobody_else_gets_meanwhile() {
+    let server = Server::start("");
+    let (first, second, third) = (server.host(), server.host(), server.host());
+    let cluster = "lock-share";
+    let (one, _) = first.lock(&shared(cluster, "stor migrate web1"), &[]).unwrap();
+    let (two, _) = second.lock(&shared(cluster, "stor migrate web2"), &[]).unwrap();
+    let told = |host: &dyn Host, holder: &Holder| match host.lock(holder, &[]).map(drop).unwrap_err() {
+        HostError::Busy { holder, .. } => holder,
+        other => panic!("{other:?}"),
+    };
+    let mut both: Vec<String> =
+        told(&*third, &holder(cluster, "apply")).split("; ").map(str::to_owned).collect();
+    both.sort();
+    assert_eq!(both, ["stor migrate web1", "stor migrate web2"]);
+    first.run(&Command::new("true")).unwrap();
+    drop(one);
+    assert_eq!(told(&*third, &holder(cluster, "apply")), "stor migrate web2");
+    second.holds_lock().unwrap();
+    drop(two);
+    let (_alone, _) = third.lock(&holder(cluster, "stor apply"), &[]).unwrap();
+    assert_eq!(told(&*first, &shared(cluster, "stor migrate web1")), "stor apply");
+    third.holds_lock().unwrap();
+}
+
+#[test]
+fn of_two_that_share_a_lock_only_the_one_that_lost_it_is_told() {
+    let server = Server::start("");
+    let (first, second) = (server.host(), server.host());
+    let cluster = "lock-share-lost";
+    let (_one, _) = first.lock(&shared(cluster, "web1"), &[]).unwrap();
+    let notes = || std::fs::read_dir("/run/stor").unwrap().flatten().map(|entry| entry.path());
+    let note = notes().find(|path| path.to_str().unwrap().contains("lock-share-lost.lock.shared.")).unwrap();
+    let (_two, _) = second.lock(&shared(cluster, "web2"), &[]).unwrap();
+    lose(&server, note.file_name().unwrap().to_str().unwrap());
+    for result in [first.holds_lock(), first.run(&Command::new("true")).map(drop)] {
+        assert!(matches!(result, Err(HostError::LockLost { .. })), "{result:?}");
+    }
+    second.holds_lock().unwrap();
+    let told = first.lock(&holder(cluster, "apply"), &[]).map(drop).unwrap_err();
+    assert!(matches!(&told, HostError::Busy { holder, .. } if holder == "web2"), "{told:?}");
+}
+
+#[test]
+fn nobody_but_root_may_open_what_a_lock_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let server = Server::start("");
+    let host = server.host();
+    let _locks = [holder("lock-mode", "me"), shared("lock-mode-shared", "me")]
+        .map(|holder| host.lock(&holder, &[]).map(|(guard, _)| guard).unwrap());
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode("/run/stor".as_ref()), 0o700);
+    let mine: Vec<_> = std::fs::read_dir("/run/stor").unwrap().flatten().map(|entry| entry.path()).collect();
+    let mine = mine.iter().filter(|path| path.to_str().unwrap().contains("lock-mode") && path.exists());
+    let modes: Vec<u32> = mine.filter(|path| !path.ends_with("busy")).map(|path| mode(path)).collect();
+    assert!(modes.len() >= 3 && modes.iter().all(|mode| mode & 0o77 == 0), "{modes:?}");
+}
+
 #[test]
 fn an_effect_is_refused_once_the_lock_was_lost() {
     let server = Server::start("");
     let host = server.host();
     let me = holder("lock-lost", "me");
     let (_guard, _) = host.lock(&me, &[]).unwrap();
-    // Ends the remote shell that holds the lock, as the end of a silent link would.
-    let script = "for p in $(lsof -t /run/stor/lock-lost.lock 2>/dev/null || \
-        for d in /proc/[0-9]*; do ls -l $d/fd 2>/dev/null | grep -q lock-lost.lock$ && echo ${d#/proc/}; done); \
-        do kill -9 $p; done";
-    server.host().run(&sh(script)).unwrap();
-    std::thread::sleep(Duration::from_millis(200));
+    host.holds_lock().unwrap();
+    lose(&server, "lock-lost.lock");
     let target = server.path("never").display().to_string();
     let file = FileSpec {
         path: AbsPath::new(target).unwrap(),
         mode: FileMode(0o644),
         content: FileContent::Text("x".into()),
     };
-    for result in [host.run(&Command::new("true")).map(|_| ()), host.write_file(&file)] {
-        assert!(
-            matches!(&result, Err(HostError::Protocol { reason, .. }) if reason.contains("was lost")),
-            "{result:?}"
-        );
+    std::fs::write(server.path("source"), "x").unwrap();
+    let copied = host.copy_in(&server.path("source"), &file.path);
+    for result in
+        [host.run(&Command::new("true")).map(|_| ()), host.write_file(&file), host.holds_lock(), copied]
+    {
+        assert!(matches!(&result, Err(HostError::LockLost { .. })), "{result:?}");
     }
     assert!(!server.path("never").exists());
 }

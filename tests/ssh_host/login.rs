@@ -133,7 +133,11 @@ fn a_user_who_may_run_nothing_but_the_two_shells_of_stor_is_root_there() {
     let target = server.path("copy").display().to_string();
     host.copy_in(&image, &stor::model::AbsPath::new(target).unwrap()).unwrap();
 
-    let holder = stor::host::Holder { cluster: "lock-sudo".parse().unwrap(), text: "me".into() };
+    let holder = stor::host::Holder {
+        cluster: "lock-sudo".parse().unwrap(),
+        kind: stor::host::LockKind::Exclusive,
+        text: "me".into(),
+    };
     let (guard, _) = host.lock(&holder, &[]).unwrap();
     host.run(&Command::new("true")).unwrap();
     let begin = Instant::now();

@@ -16,6 +16,8 @@ pub enum What {
     Host,
     /// stor itself: nothing reaches any host any more.
     Stor,
+    /// The connection that holds the one host's lock: after the effect, and nobody is told.
+    Lock,
 }
 
 /// Where it breaks.
@@ -36,6 +38,8 @@ struct State {
     trace: Vec<String>,
     lost: BTreeSet<HostId>,
     all_lost: bool,
+    unlocked: BTreeSet<HostId>,
+    unguarded: Vec<String>,
     hit: bool,
 }
 
@@ -52,6 +56,13 @@ impl Breaker {
     pub fn hit(&self) -> bool {
         self.0.lock().unwrap().hit
     }
+    /// Effects that libvirt was asked for on a host whose lock was lost.
+    pub fn unguarded(&self) -> Vec<String> {
+        self.0.lock().unwrap().unguarded.clone()
+    }
+    fn is_unlocked(&self, host: &HostId) -> bool {
+        self.0.lock().unwrap().unlocked.contains(host)
+    }
     fn is_lost(&self, host: &HostId) -> bool {
         let state = self.0.lock().unwrap();
         state.all_lost || state.lost.contains(host)
@@ -63,6 +74,9 @@ impl Breaker {
         }
         let mut state = self.0.lock().unwrap();
         state.trace.push(format!("{host}: {words}"));
+        if state.unlocked.contains(host) {
+            state.unguarded.push(format!("{host}: {words}"));
+        }
         state.strike(host, Moment::Before)
     }
     /// Tells whether the connection is lost after the effect that was counted last.
@@ -88,8 +102,9 @@ impl State {
         match plan.what {
             What::Host => _ = self.lost.insert(host.clone()),
             What::Stor => self.all_lost = true,
+            What::Lock => _ = self.unlocked.insert(host.clone()),
         }
-        true
+        plan.what != What::Lock
     }
 }
 
@@ -107,7 +122,14 @@ impl Breaking {
             hint: None,
         }
     }
+    fn locked(&self) -> Result<(), HostError> {
+        match self.breaker.is_unlocked(self.host.id()) {
+            true => Err(HostError::LockLost { host: self.host.id().clone() }),
+            false => Ok(()),
+        }
+    }
     fn around<T>(&self, words: &str, work: impl FnOnce() -> Result<T, HostError>) -> Result<T, HostError> {
+        self.locked()?;
         if self.breaker.before(self.host.id(), words) {
             return Err(self.lost());
         }
@@ -128,6 +150,9 @@ impl Host for Breaking {
     }
     fn lock(&self, holder: &Holder, batch: &[Query]) -> Result<(Box<dyn LockGuard>, Vec<Answer>), HostError> {
         self.asked(|| self.host.lock(holder, batch))
+    }
+    fn holds_lock(&self) -> Result<(), HostError> {
+        self.asked(|| self.host.holds_lock().and_then(|()| self.locked()))
     }
     fn run(&self, command: &Command) -> Result<Output, HostError> {
         self.around(&command.to_string(), || self.host.run(command))

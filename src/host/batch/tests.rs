@@ -62,3 +62,24 @@ fn a_script_cut_anywhere_runs_nothing() {
         assert!(output.stdout.is_empty() && !output.status.success(), "cut at {end}");
     }
 }
+
+#[test]
+fn a_lock_ends_with_the_signs_of_life_although_standard_input_stays_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("x.lock").display().to_string();
+    for note in [None, Some(format!("{file}.shared.1"))] {
+        let lock = Lock { file: file.clone(), holder: "me".to_owned(), note };
+        let text = String::from_utf8(script(&[], Frame::Locked(&lock), None)).unwrap();
+        let text = text.replace("timeout 90", "timeout 1");
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let shell = duct::cmd("sh", ["-s"]).stdin_file(reader).stdout_capture().unchecked().start().unwrap();
+        std::io::Write::write_all(&mut writer, text.as_bytes()).unwrap();
+        let ended = shell.wait_timeout(Duration::from_secs(5)).unwrap();
+        let said = ended.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        assert_eq!(said.as_deref(), Some("\n%stor-begin 1\nok 0\n"), "it holds on, or is not root");
+        drop(writer);
+        let left: Vec<_> =
+            std::fs::read_dir(directory.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+        assert!(!left.iter().any(|name| name.to_str().unwrap().contains("shared")), "{left:?}");
+    }
+}

@@ -17,7 +17,7 @@ fn file(at: &str, text: &str) -> FileSpec {
 }
 
 fn holder() -> Holder {
-    Holder { cluster: "homelab".parse().unwrap(), text: "me".into() }
+    Holder { cluster: "homelab".parse().unwrap(), kind: crate::host::LockKind::Exclusive, text: "me".into() }
 }
 
 #[test]

@@ -5,10 +5,11 @@
 //! what speaks against it in `preflight`; the steps are in `transfer`.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Journey, MigrateEvent, Mode, Options, Run, names, not_running};
-use crate::host::{Holder, LockGuard};
+use crate::host::LockKind;
 use crate::libvirt::{DomainFacts, DomainState, Keeps, LibvirtError, domain_xml};
 use crate::migrate::Site;
 use crate::migrate::cold::{Intent, Stand, intent, stand};
@@ -16,7 +17,7 @@ use crate::migrate::locate::{Survey, survey};
 use crate::migrate::outcome::{Outcome, Verdict};
 use crate::migrate::preflight::{self, GuestFacts, Starts, refusals};
 use crate::model::{
-    Cancel, Command, Finding, FindingCode, GuestId, HostId, Query, ResourceId, ResourceKind, Severity, chain,
+    Cancel, Finding, FindingCode, GuestId, HostId, ResourceId, ResourceKind, Severity, chain,
 };
 
 mod transfer;
@@ -48,8 +49,6 @@ pub struct Cold {
     pub stop: Stop,
     /// Whether it is started at the destination.
     pub start: Start,
-    /// Who asks for the hypervisors' locks.
-    pub holder: Holder,
 }
 
 /// Moves guests that are shut off to a host, one after the other, and says where each of them is afterwards.
@@ -62,7 +61,7 @@ pub fn cold(
     cancel: &Cancel,
     events: &(dyn Fn(MigrateEvent) + Sync),
 ) -> Vec<Outcome> {
-    let run = Run { site, to, options, cancel, events };
+    let run = Run { site, to, options, cancel, events, locks: Mutex::default() };
     let notes = intent::directory(&options.receipts);
     let one = |guest| {
         let outcome = Shift { run: &run, guest, cold, notes: notes.clone() }.one();
@@ -99,14 +98,20 @@ struct Load<'a> {
 impl Shift<'_> {
     fn one(&self) -> Outcome {
         // A dry run changes nothing and needs no lock; every other run keeps apply and a second move away.
-        let locks = match self.run.options.mode {
-            Mode::DryRun => Ok(Vec::new()),
-            Mode::Move => self.lock(),
+        let hypervisors = self.run.site.cluster.hypervisors().map(|host| &host.id);
+        let locked = match self.run.options.mode {
+            Mode::DryRun => Ok(()),
+            Mode::Move => self.run.lock(LockKind::Exclusive, hypervisors),
         };
-        let _locks = match locks {
-            Ok(locks) => locks,
-            Err(reason) => return Outcome::new(self.guest, self.run.to, Verdict::Unreachable(reason)),
+        let outcome = match locked {
+            Ok(()) => self.under_locks(),
+            Err(errors) => Outcome::new(self.guest, self.run.to, Verdict::Unreachable(super::told(&errors))),
         };
+        self.run.locks.lock().unwrap_or_else(PoisonError::into_inner).release();
+        outcome
+    }
+
+    fn under_locks(&self) -> Outcome {
         let seen = super::domain_everywhere(self.run.site, self.guest.as_str());
         let mut outcome = self.judged(&survey(&seen));
         let seen = match outcome.cold {
@@ -118,26 +123,6 @@ impl Shift<'_> {
             self.run.receipt((self.run.options.clock)(), &mut outcome);
         }
         outcome
-    }
-
-    fn lock(&self) -> Result<Vec<Box<dyn LockGuard>>, String> {
-        let Site { cluster, fleet, .. } = self.run.site;
-        let hosts: Vec<HostId> = cluster.hypervisors().map(|host| host.id.clone()).collect();
-        let taken = fleet.each(&hosts, |id| -> Result<_, String> {
-            let host = fleet.host(id).ok_or_else(|| format!("host {id}: not reached over ssh"))?;
-            let (guard, _) = host
-                .lock(&self.cold.holder, &[Query::new(Command::new("true"))])
-                .map_err(|error| chain(&error))?;
-            Ok(guard)
-        });
-        let (mut guards, mut reasons) = (Vec::new(), Vec::new());
-        for result in taken.into_values() {
-            match result {
-                Ok(guard) => guards.push(guard),
-                Err(reason) => reasons.push(reason),
-            }
-        }
-        if reasons.is_empty() { Ok(guards) } else { Err(reasons.join("; ")) }
     }
 
     fn judged(&self, survey: &Survey) -> Outcome {

@@ -110,6 +110,9 @@ impl Run<'_> {
             Ok(source) => source,
             Err(error) => return Ride { error: Some(error.to_string()), ..Ride::default() },
         };
+        if let Err(reason) = self.holds_locks() {
+            return Ride { error: Some(reason), ..Ride::default() };
+        }
         let request = request(self, journey, strategy);
         let (sender, receiver) = mpsc::channel();
         let caller = Arc::clone(&source);

@@ -79,6 +79,9 @@ impl Run<'_> {
             .storage
             .iter()
             .filter(|(_, storage)| storage.mounted_at().is_some_and(|place| uses(place.as_str())));
+        if let Err(reason) = self.holds_locks() {
+            return vec![reason];
+        }
         let refresh =
             |pool: &str| self.site.connector.open(self.to).and_then(|target| target.refresh_pool(pool));
         pools.filter_map(|(id, _)| refresh(id.as_str()).err()).map(|error| error.to_string()).collect()
@@ -237,6 +240,9 @@ impl Run<'_> {
             }
             Err(error) => return vec![error.to_string()],
         }
+        if let Err(reason) = self.holds_locks() {
+            return vec![reason];
+        }
         let mut done: Vec<Result<(), LibvirtError>> = Vec::new();
         if journey.domain.autostart {
             done.push(self.site.connector.open(self.to).and_then(|target| target.set_autostart(name, true)));
@@ -256,16 +262,24 @@ impl Run<'_> {
 
     /// A guest found at the destination: an earlier run may have been killed before autostart followed.
     pub(super) fn settle_arrived(&self, guest: &GuestId, domain: &DomainFacts) -> Vec<String> {
-        let wanted = self.site.cluster.guests.get(guest).is_some_and(|entry| match &entry.definition {
-            GuestDefinition::Generated(shape) => shape.autostart == Autostart::On,
-            GuestDefinition::Written { .. } => false,
-        });
-        if !wanted || domain.autostart || !domain.persistent {
+        if !self.lacks_autostart(guest, domain) {
             return Vec::new();
+        }
+        if let Err(reason) = self.holds_locks() {
+            return vec![reason];
         }
         let set =
             self.site.connector.open(self.to).and_then(|target| target.set_autostart(guest.as_str(), true));
         set.err().map(|error| error.to_string()).into_iter().collect()
+    }
+
+    /// Whether the file wants autostart of a guest that does not have it.
+    pub(super) fn lacks_autostart(&self, guest: &GuestId, domain: &DomainFacts) -> bool {
+        let wanted = self.site.cluster.guests.get(guest).is_some_and(|entry| match &entry.definition {
+            GuestDefinition::Generated(shape) => shape.autostart == Autostart::On,
+            GuestDefinition::Written { .. } => false,
+        });
+        wanted && !domain.autostart && domain.persistent
     }
 
     /// QEMU's own figures are at the destination: the source has forgotten the guest.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{Found, Load, Shift, Start, Stop};
 use crate::libvirt::domain_xml::{self, StateFile};
-use crate::libvirt::{DomainFacts, LibvirtError};
+use crate::libvirt::{DomainFacts, Hypervisor, LibvirtError};
 use crate::migrate::cold::{Intent, Stand, intent, stand};
 use crate::migrate::locate::{Survey, survey};
 use crate::migrate::outcome::{ColdMove, Outcome, Stopped, Verdict};
@@ -90,6 +90,17 @@ impl Shift<'_> {
         self.run.site.connector.open(host)?.domain(self.guest.as_str())
     }
 
+    /// Changes something through a host's libvirt, if every lock of this run is still held.
+    fn change(
+        &self,
+        host: &HostId,
+        call: impl FnOnce(&dyn Hypervisor) -> Result<(), LibvirtError>,
+    ) -> Result<(), String> {
+        self.run.holds_locks()?;
+        let done = self.run.site.connector.open(host).and_then(|daemon| call(&*daemon));
+        done.map_err(|error| error.to_string())
+    }
+
     /// Has the guest shut down; `Err` says why it still runs, or may.
     fn stop(&self, host: &HostId) -> Result<Stopped, String> {
         let name = self.guest.as_str();
@@ -99,7 +110,7 @@ impl Shift<'_> {
             Stop::Cut(limit) => (limit, true),
         };
         (self.run.events)(MigrateEvent::Stopping(self.guest.clone(), host.clone()));
-        let ask = || self.run.site.connector.open(host).and_then(|daemon| daemon.shutdown_domain(name));
+        let ask = || self.change(host, |daemon| daemon.shutdown_domain(name));
         let (mut asked, begin) = (ask(), Instant::now());
         let mut last = begin;
         loop {
@@ -109,7 +120,7 @@ impl Shift<'_> {
                 Ok(Some(_)) | Err(_) => {}
             }
             if let Err(error) = &asked {
-                return Err(error.to_string());
+                return Err(error.clone());
             }
             if self.run.cancel.is_cancelled() {
                 return Err("cancelled while it was shutting down; it may still do so".to_owned());
@@ -126,10 +137,10 @@ impl Shift<'_> {
         if !cut {
             return Err(format!("it did not shut down within {limit}; --force cuts its power then"));
         }
-        let cut = self.run.site.connector.open(host).and_then(|daemon| daemon.destroy_domain(name));
+        let cut = self.change(host, |daemon| daemon.destroy_domain(name));
         match self.look(host) {
             Ok(Some(domain)) if !domain.state.is_active() => Ok(Stopped::PowerCut),
-            _ => Err(cut.err().map_or_else(|| "it still runs".to_owned(), |error| error.to_string())),
+            _ => Err(cut.err().unwrap_or_else(|| "it still runs".to_owned())),
         }
     }
 
@@ -139,12 +150,11 @@ impl Shift<'_> {
         if !load.journey.domain.autostart {
             return Ok(());
         }
-        let set =
-            self.run.site.connector.open(from).and_then(|at| at.set_autostart(self.guest.as_str(), false));
+        let set = self.change(from, |at| at.set_autostart(self.guest.as_str(), false));
         match (set, self.look(from)) {
             (Ok(()), _) => Ok(()),
             (Err(_), Ok(Some(domain))) if !domain.autostart => Ok(()),
-            (Err(error), _) => Err(error.to_string()),
+            (Err(error), _) => Err(error),
         }
     }
 
@@ -152,10 +162,10 @@ impl Shift<'_> {
     fn define(&self, load: &Load<'_>, outcome: &mut Outcome) -> Result<(), String> {
         let (from, to, name) = (&load.journey.from, self.run.to, self.guest.as_str());
         let connector = self.run.site.connector;
-        let defined = connector
-            .open(from)
-            .and_then(|source| source.definition(name))
-            .and_then(|xml| connector.open(to)?.define_domain(xml.reveal()));
+        let xml = connector.open(from).and_then(|source| source.definition(name));
+        let defined = xml
+            .map_err(|error| error.to_string())
+            .and_then(|xml| self.change(to, |target| target.define_domain(xml.reveal())));
         let Err(error) = defined else { return Ok(()) };
         match self.look(to) {
             Ok(Some(domain)) if domain.uuid == load.journey.domain.uuid => {
@@ -164,10 +174,10 @@ impl Shift<'_> {
             }
             Ok(_) => {
                 if load.journey.domain.autostart {
-                    let back = connector.open(from).and_then(|source| source.set_autostart(name, true));
+                    let back = self.change(from, |source| source.set_autostart(name, true));
                     outcome.notes.extend(back.err().map(|error| format!("autostart is off: {error}")));
                 }
-                Err(error.to_string())
+                Err(error)
             }
             Err(_) => Err(format!("{error}; {to} may have its definition, and nothing starts it")),
         }
@@ -191,7 +201,7 @@ impl Shift<'_> {
 
     /// Removes the definition at the source; from here on the guest is at the destination.
     fn undefine(&self, from: &HostId) -> Result<(), Verdict> {
-        let done = self.run.site.connector.open(from).and_then(|at| at.undefine_domain(self.guest.as_str()));
+        let done = self.change(from, |at| at.undefine_domain(self.guest.as_str()));
         let Err(error) = done else { return Ok(()) };
         match self.look(from) {
             Ok(None) => Ok(()),
@@ -220,7 +230,7 @@ impl Shift<'_> {
 
     fn autostart(&self) -> Result<(), String> {
         let to = self.run.to;
-        let set = self.run.site.connector.open(to).and_then(|at| at.set_autostart(self.guest.as_str(), true));
+        let set = self.change(to, |at| at.set_autostart(self.guest.as_str(), true));
         match (set, self.look(to)) {
             (Ok(()), _) => Ok(()),
             (Err(_), Ok(Some(domain))) if domain.autostart => Ok(()),
