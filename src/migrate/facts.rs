@@ -115,6 +115,8 @@ pub struct HostFacts {
     pub peer: Option<PeerFacts>,
     /// The guest's job under way here, if any.
     pub job: Option<JobStats>,
+    /// The guest's images whose locks are not answered; only asked on a destination.
+    pub silent_locks: BTreeSet<String>,
 }
 
 /// What has to be asked about one guest.

@@ -10,6 +10,7 @@
 pub mod cold;
 pub mod confirm;
 pub mod facts;
+pub mod image_locks;
 pub mod locate;
 pub mod monitor;
 pub mod outcome;

@@ -71,6 +71,7 @@ pub fn preflight(guest: &GuestFacts, from: &HostFacts, to: &HostFacts, cluster: 
     guest::devices(guest, to, &mut findings);
     guest::name_clash(guest, to, &mut findings);
     disks::images(guest, Arrival::Runs, Lies { from, to, cluster }, &mut findings);
+    super::image_locks::findings(guest, &to.host, &to.silent_locks, &mut findings);
     disks::pools(guest, to, cluster, &mut findings);
     disks::cache_modes(guest, from, to, &mut findings);
     hosts::identity(guest, from, to, &mut findings);
@@ -114,6 +115,7 @@ pub fn cold(
     let lies = Lies { from, to, cluster };
     disks::images(guest, arrival, lies, &mut findings);
     state::kept(guest, lies, &mut findings);
+    super::image_locks::findings(guest, &to.host, &to.silent_locks, &mut findings);
     disks::pools(guest, to, cluster, &mut findings);
     // Any other mode is made for the host on which the guest starts.
     if guest.summary.cpu.mode.as_deref() == Some("custom") {

@@ -271,12 +271,18 @@ impl Run<'_> {
             .map_err(|lost| told(&lost))
     }
 
-    /// Asks all hypervisors for a guest; at the end of a migration, when it is active nowhere, again until it is.
+    /// Asks all hypervisors for a guest; at the end of a migration, when it is active nowhere, again until it is. One that
+    /// nobody has is asked for once more: it may have passed from one host to the other between two answers.
     fn look(&self, guest: &GuestId) -> Sightings {
         let begin = Instant::now();
+        let mut missed = false;
         loop {
             let seen = domain_everywhere(self.site, guest.as_str());
-            let settled = !matches!(locate(&seen, self.to), Located::InTransit(_));
+            let settled = match locate(&seen, self.to) {
+                Located::InTransit(_) => false,
+                Located::NotRunning(_) => std::mem::replace(&mut missed, true),
+                _ => true,
+            };
             if settled || self.cancel.is_cancelled() || since(begin) >= self.options.pace.confirm {
                 return seen;
             }

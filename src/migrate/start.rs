@@ -5,6 +5,7 @@
 
 use super::Site;
 use super::facts::{LayerQuestions, PlaceFacts, Questions, ShellFacts, chain, disk_path, disk_url};
+use super::image_locks;
 use super::locate::survey;
 use super::run::domain_everywhere;
 use crate::host::claim::Locks;
@@ -66,6 +67,16 @@ pub enum StartError {
         /// What is wrong with which file.
         reason: String,
     },
+    /// Its image is there, but the locks that QEMU takes on it are not answered.
+    #[error("host {host}: guest {guest}: not started: {reason}")]
+    LockSilent {
+        /// The host.
+        host: HostId,
+        /// The guest.
+        guest: GuestId,
+        /// Which file.
+        reason: String,
+    },
     /// The host could not be asked for its files.
     #[error("guest {guest}: its image could not be looked at")]
     Host {
@@ -113,6 +124,7 @@ impl StartError {
                 let host = hosts.last().map_or("", String::as_str);
                 Some(format!("keep one: `virsh undefine {guest}` on {host}, say"))
             }
+            Self::LockSilent { .. } => Some(image_locks::REMEDY.to_owned()),
             Self::Image { .. } => Some("run `stor apply`, then `stor verify`".to_owned()),
             Self::Locked { .. } => Some("wait for it to end, then try again".to_owned()),
             Self::Unplaced { .. } | Self::Host { .. } | Self::Libvirt { .. } | Self::Cancelled { .. } => None,
@@ -124,7 +136,10 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Unknown { .. } | Self::Host { .. } | Self::Locked { .. } => 5,
-            Self::NotDefined { .. } | Self::DefinedTwice { .. } | Self::Image { .. } => 8,
+            Self::NotDefined { .. }
+            | Self::DefinedTwice { .. }
+            | Self::Image { .. }
+            | Self::LockSilent { .. } => 8,
             Self::Unplaced { .. } => 10,
             Self::Libvirt { .. } | Self::Cancelled { .. } => 1,
         }
@@ -188,6 +203,7 @@ pub fn start(site: Site<'_>, guest: &GuestId, cancel: &Cancel) -> Result<Started
         }
     };
     check_images(site, &guest, host, domain)?;
+    check_locks(site, &guest, host, domain)?;
     if cancel.is_cancelled() {
         return Err(StartError::Cancelled { guest });
     }
@@ -238,6 +254,31 @@ fn holds_locks(site: Site<'_>) -> Result<(), String> {
     let lost: Vec<String> =
         proved.into_values().filter_map(Result::err).map(|error| error.to_string()).collect();
     if lost.is_empty() { Ok(()) } else { Err(lost.join("; ")) }
+}
+
+/// The locks of the guest's images must be answered: QEMU would wait for them for ever.
+fn check_locks(
+    site: Site<'_>,
+    guest: &GuestId,
+    host: &HostId,
+    domain: &DomainFacts,
+) -> Result<(), StartError> {
+    let summary = domain_xml::read(&domain.xml)
+        .map_err(|source| StartError::Libvirt { guest: guest.clone(), source })?;
+    let paths = image_locks::paths(&summary, site.cluster);
+    // That the host can be asked was seen a moment ago.
+    let Some(shell) = site.fleet.host(host).filter(|_| !paths.is_empty()) else { return Ok(()) };
+    let answers = shell
+        .query(&image_locks::queries(&paths))
+        .map_err(|source| StartError::Host { guest: guest.clone(), source })?;
+    match image_locks::silent(&paths, &answers).first() {
+        None => Ok(()),
+        Some(path) => Err(StartError::LockSilent {
+            host: host.clone(),
+            guest: guest.clone(),
+            reason: image_locks::reason(path),
+        }),
+    }
 }
 
 /// Every file of the guest must exist, its images with all layers below them and of the format that its XML says; one below a

@@ -41,6 +41,7 @@ pub enum FindingCode {
     NonceNotSeen,
     AccessDenied,
     LockNotHonoured,
+    LockUnreachable,
     LvmLooksIntoLun,
     ProbeTimedOut,
     HostUnobserved,

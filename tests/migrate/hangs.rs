@@ -206,6 +206,13 @@ fn a_second_ctrl_c_ends_every_wait_and_says_where_the_guest_was_seen() {
     }
 }
 
+/// Moves the guest cold, shutting it down first.
+fn carry(world: &World) -> Outcome {
+    let how = Cold { stop: Stop::Ask(Duration::from_millis(50)), start: Start::AsBefore };
+    let options = world.options(Mode::Move);
+    cold(world.site(), &[web1()], &host("kvm2"), &options, &how, &world.cancel, &|_| {}).remove(0)
+}
+
 #[test]
 fn whatever_call_hangs_a_cold_move_ends_in_time_and_no_two_definitions_could_start() {
     std::thread::scope(|scope| {
@@ -215,14 +222,8 @@ fn whatever_call_hangs_a_cold_move_ends_in_time_and_no_two_definitions_could_sta
                     let case = format!("{at}: {action}");
                     let world = world();
                     hang(&world, at, action, &Arc::new(AtomicBool::new(true)));
-                    let carry = || {
-                        let how = Cold { stop: Stop::Ask(Duration::from_millis(50)), start: Start::AsBefore };
-                        let options = world.options(Mode::Move);
-                        cold(world.site(), &[web1()], &host("kvm2"), &options, &how, &world.cancel, &|_| {})
-                            .remove(0)
-                    };
                     let begin = Instant::now();
-                    let outcome = carry();
+                    let outcome = carry(&world);
                     assert!(begin.elapsed() < BOUND, "{case}: took {:?}: {outcome:?}", begin.elapsed());
                     tells_the_truth(&world, &outcome, &case);
                     let by_itself = |name: &&&str| {
@@ -235,7 +236,7 @@ fn whatever_call_hangs_a_cold_move_ends_in_time_and_no_two_definitions_could_sta
                     world.connector.stall(None);
                     let settled = Instant::now();
                     loop {
-                        let again = carry();
+                        let again = carry(&world);
                         tells_the_truth(&world, &again, &case);
                         if active(&world) == ["kvm2"] && again.exit_code() == 0 {
                             break;
@@ -286,4 +287,31 @@ fn a_call_that_hangs_says_what_and_how_long_and_its_connection_is_given_up() {
     assert!(error.is_ok(), "what answers at once is an answer even then: {error:?}");
     let error = daemon.start_domain("web1").unwrap_err();
     assert!(error.to_string().ends_with("interrupted before it began"), "{error}");
+}
+
+#[test]
+fn locks_that_nobody_answers_where_the_guest_would_run_stop_it_before_anything_begins() {
+    let world = world();
+    world.shell("kvm2", |shell| shell.locks_hang = true);
+    let before = world.connector.calls();
+    let live = world.migrate();
+    let cold = carry(&world);
+    assert_eq!(world.connector.calls(), before, "something was begun");
+    for outcome in [live, cold] {
+        assert_eq!(outcome.exit_code(), 8, "{outcome:?}");
+        let found = outcome.findings.iter().find(|finding| finding.code == FindingCode::LockUnreachable);
+        let found = found.unwrap_or_else(|| panic!("{outcome:?}"));
+        assert_eq!(found.host, Some(host("kvm2")));
+        assert!(found.message.contains("web1.img") && found.remedy.as_ref().unwrap().contains("statd"));
+    }
+    world.shell("kvm2", |shell| shell.locks_hang = false);
+    world.shell("kvm1", |shell| shell.locks_hang = true);
+    world.connector.daemon(&host("kvm1"), |daemon| {
+        daemon.domains.get_mut("web1").unwrap().state = DomainState::ShutOff;
+    });
+    let error = start(world.site(), &web1(), &world.cancel).unwrap_err();
+    assert_eq!((error.exit_code(), world.state("kvm1")), (8, Some(DomainState::ShutOff)), "{error}");
+    assert!(error.hint().unwrap().contains("lockd"), "{error}");
+    // Where the guest leaves, nobody asks for a lock.
+    assert_eq!(carry(&world).exit_code(), 0);
 }

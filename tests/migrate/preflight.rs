@@ -66,6 +66,9 @@ fn storage_cases() -> Vec<Case> {
             w.shell("kvm2", |s| s.mount = Some((MNT, "10.77.0.11:/gfs", GLUSTER, "ro,relatime")));
         }),
         case("hung mount there", Code::ProbeTimedOut, Error, |w| w.shell("kvm2", |s| s.hung = true)),
+        case("locks that nobody answers there", Code::LockUnreachable, Error, |w| {
+            w.shell("kvm2", |s| s.locks_hang = true);
+        }),
         case("hung mount here", Code::ProbeTimedOut, Error, |w| w.shell("kvm1", |s| s.hung = true)),
         case("pool inactive", Code::PoolInactive, Warning, |w| w.shell("kvm2", |s| s.pools = vec![])),
         case("block device without identity", Code::ImageNotShared, Error, |w| {

@@ -52,6 +52,8 @@ pub struct Shell {
     pub device: Option<(Option<&'static str>, Option<&'static str>, u64)>,
     /// Nothing below the mount answers in time.
     pub hung: bool,
+    /// Locks on files are not answered.
+    pub locks_hang: bool,
     pub bridge: bool,
     pub kernel: bool,
     /// UUID of the host that the peer URI leads to, or virsh's error.
@@ -97,6 +99,10 @@ impl Shell {
             ("stat" | "findmnt", _) if self.hung => {
                 Answer { status: None, stdout: String::new(), stderr: String::new() }
             }
+            ("sh", [_, _, "stor-lock", _]) if self.locks_hang => {
+                Answer { status: None, stdout: String::new(), stderr: String::new() }
+            }
+            ("sh", [_, _, "stor-lock", _]) => answer(0, ""),
             ("cat", ["/proc/self/mountinfo"]) => match self.mount {
                 Some((target, source, kind, options)) => {
                     answer(0, format!("40 1 0:40 / {target} {options} - {kind} {source} {options}\n"))
@@ -265,6 +271,7 @@ fn shell(connector: &FakeConnector) -> Shell {
         image: Some((1_234_567_890_123, 1 << 30)),
         device: Some((Some("0x60014057eb8dbe5be325be4a75ba0542"), Some("7eb8dbe5"), 1 << 30)),
         hung: false,
+        locks_hang: false,
         bridge: true,
         kernel: true,
         peer: Ok(kvm2),

@@ -1,12 +1,13 @@
 //! Asks the hosts: where a guest is, and the facts that preflight wants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Journey, Run};
 use crate::libvirt::domain_xml::{DomainSummary, Layer};
 use crate::libvirt::{DomainFacts, JobStats, NodeFacts, domain_xml};
 use crate::migrate::Site;
 use crate::migrate::facts::{HostFacts, Known, LayerQuestions, PlaceFacts, Questions, ShellFacts, chain};
+use crate::migrate::image_locks;
 use crate::model::{Answer, Driver, Finding, FindingCode, HostId, Query, ResourceId, ResourceKind, Severity};
 
 /// Asks every hypervisor for a domain, all at once.
@@ -100,7 +101,7 @@ impl Run<'_> {
         host: &HostId,
         summary: &DomainSummary,
     ) -> Result<HostFacts, Box<Finding>> {
-        let shell = self.shell_facts(journey, host, summary)?;
+        let (shell, silent_locks) = self.shell_facts(journey, host, summary)?;
         let daemon = self.daemon_facts(journey, host)?;
         Ok(HostFacts {
             host: host.clone(),
@@ -122,6 +123,7 @@ impl Run<'_> {
             xen: shell.xen,
             peer: shell.peer,
             job: daemon.job,
+            silent_locks,
         })
     }
 
@@ -130,7 +132,7 @@ impl Run<'_> {
         journey: &Journey<'_>,
         host: &HostId,
         summary: &DomainSummary,
-    ) -> Result<ShellFacts, Box<Finding>> {
+    ) -> Result<(ShellFacts, BTreeSet<String>), Box<Finding>> {
         let cluster = self.site.cluster;
         let mut questions = Questions::about(host, summary, cluster);
         if host != self.to {
@@ -139,8 +141,13 @@ impl Run<'_> {
                 questions = questions.towards(cluster, &journey.address);
             }
         }
-        let answers = self.ask(journey, host, &questions.queries())?;
-        Ok(questions.read(host, cluster, &answers))
+        let locked = if host == self.to { image_locks::paths(summary, cluster) } else { Vec::new() };
+        let mut batch = questions.queries();
+        let asked = batch.len();
+        batch.extend(image_locks::queries(&locked));
+        let answers = self.ask(journey, host, &batch)?;
+        let (facts, of_locks) = answers.split_at(asked.min(answers.len()));
+        Ok((questions.read(host, cluster, facts), image_locks::silent(&locked, of_locks)))
     }
 
     fn daemon_facts(&self, journey: &Journey<'_>, host: &HostId) -> Result<DaemonFacts, Box<Finding>> {
