@@ -69,21 +69,12 @@ impl EffectError {
     }
 }
 
-/// Carries out the effect of a step; what has to be cleaned up is, whether it succeeded or not.
+/// Carries out the effect of a step.
 pub(super) fn carry_out(step: &Step, fleet: &Fleet, connector: &dyn Connector) -> Result<(), EffectError> {
     let host = host_of(fleet, &step.host)?;
     let expansion =
         expand(&step.effect).map_err(|source| EffectError::Expand { host: step.host.clone(), source })?;
-    let result = expansion.actions.iter().try_for_each(|action| act(action, &**host, fleet, connector));
-    // Whoever has the lock now may be working on just that.
-    if let Err(error) = &result
-        && error.lost_lock().is_some()
-    {
-        return result;
-    }
-    let cleaned = expansion.cleanup.iter().try_for_each(|command| host.run(command).map(drop));
-    result?;
-    Ok(cleaned?)
+    expansion.actions.iter().try_for_each(|action| act(action, &**host, fleet, connector))
 }
 
 fn host_of<'f>(fleet: &'f Fleet, id: &HostId) -> Result<&'f Arc<dyn Host>, EffectError> {
@@ -101,7 +92,7 @@ fn act(
         Action::MustBeAbsent { probe, subject } => must_be_absent(host, probe, subject)?,
         Action::WriteFile(file) | Action::Stamp(file) => host.write_file(file)?,
         Action::EditBlock(block) => host.edit_block(block, &peer_keys(block, fleet)?)?,
-        Action::CopyIn { source, target } => host.copy_in(source, target)?,
+        Action::Feed { source, command } => host.feed(command, source).map(drop)?,
         Action::EnsurePool { name, xml } => libvirt(host, connector)?.ensure_pool(name, xml)?,
         Action::RemovePool { name } => libvirt(host, connector)?.remove_pool(name)?,
         Action::EnsureSecret { id, xml, value } => {

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Holder, Host, HostError, LockGuard, LockKind, block};
-use crate::model::{AbsPath, Answer, BlockSpec, Command, FileContent, FileSpec, HostId, Output, Query};
+use crate::model::{
+    AbsPath, Answer, BlockSpec, Command, FileContent, FileSpec, HostId, Output, Query, Stdin,
+};
 
 /// One file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,11 +101,23 @@ pub fn failure(status: i32, stderr: impl Into<String>) -> Answer {
     Answer { status: Some(status), stdout: String::new(), stderr: stderr.into() }
 }
 
-/// Answers plain file commands (`cat mkdir rm rmdir ln sync true test`) and `qemu-img create` from the file tree; `None` for others.
+/// Answers plain file commands (`cat mkdir rm rmdir ln sync true test`), `qemu-img create` and the program that makes images from the file
+/// tree; `None` for others.
 pub fn coreutils(command: &Command, files: &mut Files) -> Option<Answer> {
     let operands: Vec<&str> =
         command.args.iter().map(String::as_str).filter(|arg| !arg.starts_with('-')).collect();
     let paths: Vec<AbsPath> = operands.iter().filter_map(|text| AbsPath::new(*text).ok()).collect();
+    if let ["-c", _, "stor-make-image", directory, name, format, size, _] =
+        command.args.iter().map(String::as_str).collect::<Vec<_>>().as_slice()
+    {
+        return AbsPath::new(format!("{directory}/{name}")).ok().map(|image| {
+            let text = match &command.stdin {
+                Stdin::Text(text) => text.clone(),
+                _ => format!("{format} {size}"),
+            };
+            make_image(&image, text, files)
+        });
+    }
     Some(match (command.program, paths.as_slice()) {
         ("cat", paths) => cat(paths, files),
         ("mkdir", paths) => {
@@ -145,6 +159,21 @@ fn cat(paths: &[AbsPath], files: &Files) -> Answer {
         }
     }
     out
+}
+
+/// An image holds its format and its size, or what it was fed.
+fn make_image(image: &AbsPath, text: String, files: &mut Files) -> Answer {
+    if files.exists(image) {
+        return failure(1, format!("{image}: File exists"));
+    }
+    let directory = image.parent();
+    let left = |path: &AbsPath| {
+        path.parent() == directory && path.file_name().starts_with(&format!(".{}.stor-", image.file_name()))
+    };
+    let left: Vec<AbsPath> = files.iter().map(|(path, _)| path).filter(|path| left(path)).cloned().collect();
+    left.iter().for_each(|path| _ = files.remove(path));
+    files.put(image, text, 0o600);
+    answer(0, "")
 }
 
 fn link(from: &AbsPath, to: &AbsPath, files: &mut Files) -> Answer {
@@ -375,18 +404,17 @@ impl Host for FakeHost {
         })
     }
 
-    fn copy_in(&self, source: &Path, target: &AbsPath) -> Result<(), HostError> {
+    fn feed(&self, command: &Command, source: &Path) -> Result<Output, HostError> {
         let mut state = self.locked()?;
-        self.faults.around(&self.id, &format!("copy {} to {target}", source.display()), || {
+        let State { files, machine, .. } = &mut *state;
+        self.faults.around(&self.id, &format!("{command} <{}", source.display()), || {
             let content = std::fs::read(source).map_err(|source_error| HostError::Local {
                 action: format!("read {}", source.display()),
                 source: source_error,
             })?;
-            if state.files.exists(target) {
-                return Err(self.protocol(format!("{target} exists already")));
-            }
-            state.files.put(target, content, 0o644);
-            Ok(())
+            let text = String::from_utf8_lossy(&content).into_owned();
+            let command = command.clone().arg(content.len().to_string()).stdin(Stdin::Text(text));
+            super::judge(&self.id, &command, machine.run(&command, files))
         })
     }
 

@@ -1,4 +1,4 @@
-//! Files on a host over ssh: whole files, marked blocks, images copied in.
+//! Files on a host over ssh: whole files, marked blocks, and commands that are fed a file of this machine.
 //!
 //! Each is one small shell program whose data comes on standard input, so that no content shows in an argument list.
 //! Imports `model`.
@@ -6,11 +6,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::batch::Job;
+use super::batch::{Ended, Job};
 use super::ssh::SshHost;
 use super::{HostError, block, quote};
 use crate::model::command::COMMAND_DEADLINE;
-use crate::model::{AbsPath, BlockSpec, FileContent, FileSpec};
+use crate::model::{AbsPath, BlockSpec, Command, FileContent, FileSpec};
 
 /// Writes `$1` with mode `$2` from standard input. The temporary file is private until it is complete; its name is
 /// fixed, so that a later call removes what a killed one left, and `set -C` makes it new (O_EXCL).
@@ -131,46 +131,33 @@ fn carried(host: &SshHost, path: &str, content: Vec<u8>) -> Result<Vec<u8>, Host
     Ok(content)
 }
 
-/// Copies a file of this machine to a new path, with holes for zeroes. It gets its name by ln(1), which fails when the
-/// name is taken, once all bytes are there and on disk. The length is compared because a connection that breaks ends
-/// standard input like a whole file does.
-pub(super) fn copy_in(host: &SshHost, source: &Path, target: &AbsPath) -> Result<(), HostError> {
+/// Runs a command with a file of this machine as its standard input, and the file's length as one more argument.
+pub(super) fn feed(host: &SshHost, command: &Command, source: &Path) -> Result<Ended, HostError> {
     let local = |error| HostError::Local { action: format!("read {}", source.display()), source: error };
     let file = std::fs::File::open(source).map_err(local)?;
     let length = file.metadata().map_err(local)?.len();
-    let copy = Job {
-        argv: Vec::new(),
-        stdin: None,
-        deadline: COMMAND_DEADLINE + Duration::from_secs(length / COPY_RATE),
-        words: format!("copy {} to {target}", source.display()),
-    };
-    let script = COPY
-        .replace("TARGET", &quote::word(target.as_str()))
-        .replace("LENGTH", &length.to_string())
+    let limit = command.deadline + Duration::from_secs(length / COPY_RATE);
+    let job = host.job(&command.clone().arg(length.to_string()).deadline(limit))?;
+    let words: Vec<String> = job.argv.iter().map(|word| quote::word(word)).collect();
+    let script = FEED
         .replace("BEGIN", super::batch::BEGIN)
-        .replace("GUARD\n", &host.lock_held().map(|lock| super::batch::guard(&lock)).unwrap_or_default());
-    let ended = host.stream(&script, file, &copy)?;
-    match ended.first() {
-        Some(ended) if ended.status == Some(0) => Ok(()),
-        Some(ended) => Err(host.failed(&copy, ended)),
-        None => Err(host.protocol("no answer")),
-    }
+        .replace("LIMIT", &limit.as_secs().max(1).to_string())
+        .replace("GUARD\n", &host.lock_held().map(|lock| super::batch::guard(&lock)).unwrap_or_default())
+        .replace("COMMAND", &words.join(" "));
+    let mut ended = host.stream(&script, file, &job)?;
+    ended.pop().ok_or_else(|| host.protocol("no answer"))
 }
 
 /// The reply has the form of a batch of one.
-const COPY: &str = r#"printf "\n%s\n" "BEGIN"
+const FEED: &str = r#"printf "\n%s\n" "BEGIN"
 [ -O /proc ] || { printf "not-root\n"; exit 0; }
 export LC_ALL=C PATH="${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 umask 022
+cd /
 GUARD
 e=$( {
 exec 8>&-
-p=TARGET; d=${p%/*}/; t=$d.${p##*/}.stor-copy
-trap 'rm -f -- "$t"' EXIT; trap 'exit 1' HUP INT TERM PIPE
-rm -f -- "$t" || exit
-dd of="$t" bs=1M iflag=fullblock conv=sparse,fsync,excl status=none || exit
-truncate -s ">LENGTH" -- "$t" && [ "$(wc -c <"$t")" -eq LENGTH ] || { echo "the copy has not the length of its source" >&2; exit 1; }
-sync -- "$t" && ln -T -- "$t" "$p" && sync -- "$d"
+timeout -k 1 LIMIT COMMAND
 } 2>&1 >/dev/null ); s=$?
 printf "ok 1\n%s\n0 -\n%s -\n%s total\n%s" "$s" "${#e}" "${#e}" "$e"
 "#;

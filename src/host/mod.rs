@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{AbsPath, Answer, BlockSpec, Command, FileSpec, HostId, Output, Query};
+use crate::model::{Answer, BlockSpec, Command, FileSpec, HostId, Output, Query};
 
 /// Says what went wrong on one host.
 #[derive(Debug, thiserror::Error)]
@@ -182,11 +182,12 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// [`HostError`]; the old file is then intact.
     fn write_file(&self, file: &FileSpec) -> Result<(), HostError>;
-    /// Copies a file of this machine to a new path on the host, sparse; fails when the path exists.
+    /// Runs a command whose standard input is a file of this machine, with the file's length as one more argument: a connection
+    /// that breaks ends standard input like a whole file does.
     ///
     /// # Errors
-    /// [`HostError`]; no half file stays behind.
-    fn copy_in(&self, source: &std::path::Path, target: &AbsPath) -> Result<(), HostError>;
+    /// As [`Host::run`], and [`HostError::Local`] when the file cannot be read.
+    fn feed(&self, command: &Command, source: &std::path::Path) -> Result<Output, HostError>;
     /// Sets or removes a marked block; every other byte of the file stays.
     ///
     /// `keys` holds the public keys for the block's lines that name a key of another host, in order.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::batch::{self, Ended, Frame, Job, Lock, Reply, ReplyError};
 use super::process::{self, Input};
 use super::{Fleet, Holder, Host, HostError, LockGuard, config, diagnose, files, judge, lock, quote};
-use crate::model::{AbsPath, Answer, BlockSpec, Command, FileSpec, HostId, Output, Query, Stdin};
+use crate::model::{Answer, BlockSpec, Command, FileSpec, HostId, Output, Query, Stdin};
 use crate::model::{ClusterName, Driver, Elevation, HostSpec};
 
 pub use super::config::{SshAccess, SshConfig};
@@ -270,8 +270,8 @@ impl Host for SshHost {
         files::write(self, file)
     }
 
-    fn copy_in(&self, source: &Path, target: &AbsPath) -> Result<(), HostError> {
-        files::copy_in(self, source, target)
+    fn feed(&self, command: &Command, source: &Path) -> Result<Output, HostError> {
+        judge(&self.id, command, answer(files::feed(self, command, source)?))
     }
 
     fn edit_block(&self, block: &BlockSpec, keys: &[String]) -> Result<(), HostError> {

@@ -5,22 +5,20 @@
 
 use std::path::Path;
 
-use crate::model::path::PathError;
 use crate::model::{
     AbsPath, BlockSpec, Command, Effect, FileSpec, ImageLocation, ImageSpec, Secret, SecretId,
 };
 
 /// Deadline for copying or preparing an image on the host.
 const IMAGE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(600);
+/// Makes an image on a directory that other hosts write to; see the file for its arguments.
+const MAKE_IMAGE: &str = include_str!("expand/image.sh");
 /// What `qemu-img` says of an image that does not exist (strerror(ENOENT) in the C locale).
 pub const NO_SUCH_FILE: &str = "No such file or directory";
 
 /// Says why an effect has no commands.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExpandError {
-    /// The image's partial name is longer than a path may be.
-    #[error("image has no room for a partial file beside it")]
-    Partial(#[source] PathError),
     /// libgfapi offers `qemu-img` no way to give a file its name only once it is complete.
     #[error("image {location} cannot be filled from a file: its storage is not mounted on the host")]
     SourceUnmounted {
@@ -45,12 +43,12 @@ pub enum Action<'a> {
     WriteFile(&'a FileSpec),
     /// Sets or removes a marked block.
     EditBlock(&'a BlockSpec),
-    /// Copies a file of the machine that runs stor to a path that does not exist.
-    CopyIn {
+    /// Runs a command whose standard input is a file of the machine that runs stor, with the file's length as its last argument.
+    Feed {
         /// The local file.
         source: &'a Path,
-        /// The path on the host.
-        target: AbsPath,
+        /// The command without its last argument.
+        command: Command,
     },
     /// Defines, builds, starts and autostarts a pool through libvirt.
     EnsurePool {
@@ -99,13 +97,11 @@ pub enum Action<'a> {
 pub struct Expansion<'a> {
     /// What runs, in order, up to the first failure.
     pub actions: Vec<Action<'a>>,
-    /// What runs afterwards, whether the actions succeeded or not.
-    pub cleanup: Vec<Command>,
 }
 
 impl<'a> Expansion<'a> {
     fn of(actions: impl IntoIterator<Item = Action<'a>>) -> Self {
-        Self { actions: actions.into_iter().collect(), cleanup: Vec::new() }
+        Self { actions: actions.into_iter().collect() }
     }
 }
 
@@ -139,7 +135,7 @@ fn remove<'p>(paths: impl IntoIterator<Item = &'p AbsPath>) -> Command {
 
 fn create_image(image: &ImageSpec) -> Result<Expansion<'_>, ExpandError> {
     match &image.location {
-        ImageLocation::File(path) => create_file(image, path),
+        ImageLocation::File(path) => Ok(create_file(image, path)),
         // An export's images are made on its server, as files.
         ImageLocation::Device(_)
         | ImageLocation::Gluster { .. }
@@ -148,28 +144,17 @@ fn create_image(image: &ImageSpec) -> Result<Expansion<'_>, ExpandError> {
     }
 }
 
-/// The image gets its name by `ln`, which fails when the name is taken, and only once it is complete and on disk;
-/// `mv -n` would look first and rename later where the file system lacks RENAME_NOREPLACE, as FUSE ones do.
-fn create_file<'a>(image: &'a ImageSpec, path: &AbsPath) -> Result<Expansion<'a>, ExpandError> {
-    let directory = path.parent();
-    let partial =
-        directory.join(&format!(".{}.stor-partial", path.file_name())).map_err(ExpandError::Partial)?;
-    let mut actions = vec![Action::Run(remove([&partial]))];
-    match &image.source {
-        None => actions.push(Action::Run(qemu_img_create(partial.as_str(), image))),
-        Some(source) => {
-            actions.push(Action::CopyIn { source, target: partial.clone() });
-            actions.push(Action::Run(qemu_img_resize(partial.as_str(), image)));
-        }
-    }
-    // Whoever may write to the directory is who QEMU runs as; nobody else has to read a guest's disk.
-    let reference = format!("--reference={directory}");
-    actions.push(Action::Run(Command::new("chown").args([&reference, "--", partial.as_str()])));
-    actions.push(Action::Run(Command::new("chmod").args(["0600", "--", partial.as_str()])));
-    actions.push(Action::Run(Command::new("sync").arg(partial.as_str()).deadline(IMAGE_DEADLINE)));
-    actions.push(Action::Run(Command::new("ln").args(["-T", "--", partial.as_str(), path.as_str()])));
-    actions.push(Action::Run(Command::new("sync").arg(directory.as_str())));
-    Ok(Expansion { actions, cleanup: vec![remove([&partial])] })
+/// One program, because between two the file could be replaced by another host that has the storage.
+fn create_file<'a>(image: &'a ImageSpec, path: &AbsPath) -> Expansion<'a> {
+    let (format, size) = (image.format.to_string(), image.size.bytes().to_string());
+    let make = Command::new("sh")
+        .args(["-c", MAKE_IMAGE, "stor-make-image", path.parent().as_str(), path.file_name()])
+        .args([format, size])
+        .deadline(IMAGE_DEADLINE);
+    Expansion::of([match &image.source {
+        None => Action::Run(make.arg("-")),
+        Some(source) => Action::Feed { source, command: make },
+    }])
 }
 
 fn create_remote(image: &ImageSpec) -> Result<Expansion<'_>, ExpandError> {
@@ -186,12 +171,6 @@ fn create_remote(image: &ImageSpec) -> Result<Expansion<'_>, ExpandError> {
 fn qemu_img_create(target: &str, image: &ImageSpec) -> Command {
     let (format, size) = (image.format.to_string(), image.size.bytes().to_string());
     Command::new("qemu-img").args(["create", "-q", "-f", &format, target, &size]).deadline(IMAGE_DEADLINE)
-}
-
-/// Grows the copy to the size of the file; `qemu-img` refuses to shrink without `--shrink`.
-fn qemu_img_resize(target: &str, image: &ImageSpec) -> Command {
-    let (format, size) = (image.format.to_string(), image.size.bytes().to_string());
-    Command::new("qemu-img").args(["resize", "-q", "-f", &format, target, &size]).deadline(IMAGE_DEADLINE)
 }
 
 #[cfg(test)]
@@ -215,37 +194,20 @@ mod tests {
             .map(|action| match action {
                 Action::Run(command) => command.to_string(),
                 Action::MustBeAbsent { probe, .. } => format!("absent: {probe}"),
-                Action::CopyIn { source, target } => format!("copy {} {target}", source.display()),
+                Action::Feed { source, command } => format!("{command} <{}", source.display()),
                 other => format!("{other:?}"),
             })
             .collect()
     }
 
     #[test]
-    fn a_new_image_gets_its_name_last_and_never_by_overwriting() {
-        let effect = image(file("/mnt/web1.img"), None);
-        let expansion = expand(&effect).unwrap();
-        assert_eq!(
-            words(&expansion),
-            [
-                "rm -f -- /mnt/.web1.img.stor-partial",
-                "qemu-img create -q -f raw /mnt/.web1.img.stor-partial 1073741824",
-                "chown --reference=/mnt -- /mnt/.web1.img.stor-partial",
-                "chmod 0600 -- /mnt/.web1.img.stor-partial",
-                "sync /mnt/.web1.img.stor-partial",
-                "ln -T -- /mnt/.web1.img.stor-partial /mnt/web1.img",
-                "sync /mnt",
-            ]
-        );
-        assert_eq!(expansion.cleanup[0].to_string(), "rm -f -- /mnt/.web1.img.stor-partial");
-    }
-
-    #[test]
-    fn a_copied_image_is_grown_before_it_gets_its_name() {
-        let effect = image(file("/mnt/web1.img"), Some("base.img"));
-        let expansion = expand(&effect).unwrap();
-        assert_eq!(words(&expansion)[1], "copy base.img /mnt/.web1.img.stor-partial");
-        assert_eq!(words(&expansion)[2], "qemu-img resize -q -f raw /mnt/.web1.img.stor-partial 1073741824");
+    fn an_image_in_a_directory_is_made_by_one_program() {
+        let first = MAKE_IMAGE.lines().next().unwrap();
+        for (source, last) in [(None, " -"), (Some("base.img"), " <base.img")] {
+            let effect = image(file("/mnt/web1.img"), source);
+            let program = format!("sh -c {first} [...] stor-make-image /mnt web1.img raw 1073741824{last}");
+            assert_eq!(words(&expand(&effect).unwrap()), [program]);
+        }
     }
 
     #[test]

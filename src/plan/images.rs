@@ -41,6 +41,7 @@ pub(super) fn queries<'a>(
     for backend in backends.filter(|backend| !backend.makes_images()) {
         let paths = looked_at(cluster, backend, host, asked);
         queries.extend((!paths.is_empty()).then(|| stat(&paths)));
+        queries.extend(left(cluster, backend, host, asked));
         for image in cluster.images_on(backend.id()).filter(|image| image.format == ImageFormat::Qcow2) {
             queries.extend(files(backend, image, host, asked).iter().map(info));
         }
@@ -52,10 +53,7 @@ pub(super) fn queries<'a>(
 fn looked_at(cluster: &Cluster, backend: &dyn Backend, host: &HostId, asked: bool) -> BTreeSet<AbsPath> {
     let mut paths = BTreeSet::new();
     for image in cluster.images_on(backend.id()) {
-        for path in files(backend, image, host, asked) {
-            paths.extend(partial(&path));
-            paths.insert(path);
-        }
+        paths.extend(files(backend, image, host, asked));
         let backing = backend.backing(image);
         paths.extend(backing.into_iter().filter(|(on, _)| on == host).map(|(_, path)| path));
     }
@@ -126,8 +124,8 @@ pub(super) fn plan(
 /// What is known of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Sight {
-    /// It exists; its virtual size if it could be told, and a partial file beside it that a killed run left on this host.
-    There { size: Option<ByteSize>, leftover: Option<(HostId, AbsPath)> },
+    /// It exists; its virtual size if it could be told, and unfinished files beside it that killed runs left, as this host sees them.
+    There { size: Option<ByteSize>, leftover: Option<(HostId, Vec<AbsPath>)> },
     /// It does not.
     Absent,
 }
@@ -148,7 +146,14 @@ fn one(
         Box::new(Blocked::unknown(Wave::Image, subject(image), reason).serving(backend.id()))
     };
     let mut proposal = Proposal::default();
-    match sight(scene.seen, scene.cluster, backend, image).map_err(|why| unknown(why.to_string()))? {
+    let seen = sight(scene.seen, scene.cluster, backend, image).map_err(|why| match why {
+        SightError::NoFile { .. } => {
+            let hint = "look at where it leads and who made it; then take it away, or put the image itself in its place";
+            Box::new((*blocked(why.to_string())).hint(hint))
+        }
+        why => unknown(why.to_string()),
+    })?;
+    match seen {
         Sight::Absent => {
             if let Some((guest, host)) = running_user(scene, image) {
                 let reason =
@@ -177,11 +182,12 @@ fn one(
             proposal.steps.push(step);
         }
         Sight::There { size, leftover } => {
-            if let Some((host, path)) = leftover {
+            if let Some((host, paths)) = leftover {
+                let names = paths.iter().map(AbsPath::as_str).collect::<Vec<_>>().join(", ");
                 let why =
-                    Difference::new(format!("file {path}"), "absent", "left by a run that was interrupted");
-                let title = format!("remove the unfinished {path}");
-                let effect = Effect::RemoveFiles(vec![path]);
+                    Difference::new(format!("file {names}"), "absent", "left by a run that was interrupted");
+                let title = format!("remove the unfinished {names}");
+                let effect = Effect::RemoveFiles(paths);
                 let step = Step::new(Wave::Image, &host, subject(image), title, effect);
                 proposal.steps.push(step.because(why).serving(backend.id()));
             }
@@ -246,6 +252,7 @@ fn sight(
                     .and_then(|look| looked(seen, &look, image, &path))
                 {
                     Ok(sight) => return Ok(sight),
+                    Err(error @ SightError::NoFile { .. }) => return Err(error),
                     Err(error) => doubt = doubt.or(Some(error)),
                 },
                 Ok(_) => {}
@@ -266,17 +273,52 @@ enum SightError {
     Unknown(#[from] Unknown),
     #[error("host {host}: cannot look at {path}: {reason}")]
     Failed { host: HostId, path: AbsPath, reason: String },
+    #[error(
+        "host {host}: {path} is a {kind}, no regular file: any host that has the storage can lead it elsewhere"
+    )]
+    NoFile { host: HostId, path: AbsPath, kind: &'static str },
     #[error("no server was named that keeps it")]
     NoServer,
 }
 
-fn partial(path: &AbsPath) -> Option<AbsPath> {
-    path.parent().join(&format!(".{}.stor-partial", path.file_name())).ok()
+/// Looks for what killed runs of `expand/image.sh` left in the directories of images; other kinds of files are somebody else's.
+fn left(cluster: &Cluster, backend: &dyn Backend, host: &HostId, asked: bool) -> Option<Query> {
+    let images = cluster.images_on(backend.id()).flat_map(|image| files(backend, image, host, asked));
+    let directories: BTreeSet<AbsPath> = images.map(|path| path.parent()).collect();
+    let find = Command::new("find").args(directories.iter().map(AbsPath::as_str));
+    let find = find.args(["-maxdepth", "1", "-type", "f", "-name", ".*.stor-*.partial", "-print"]);
+    (!directories.is_empty()).then(|| Query::new(find))
 }
 
+/// Those of `found` that were to become the image at `path`.
+fn leftovers(found: &str, path: &AbsPath) -> Vec<AbsPath> {
+    let begin = path.parent().join(&format!(".{}.stor-", path.file_name()));
+    let Ok(begin) = begin else { return Vec::new() };
+    let own = |line: &&str| {
+        let random = line.strip_prefix(begin.as_str()).and_then(|rest| rest.strip_suffix(".partial"));
+        random.is_some_and(|random| random.len() == 16 && random.chars().all(|c| c.is_ascii_hexdigit()))
+    };
+    let mut paths: Vec<AbsPath> =
+        found.lines().filter(own).filter_map(|line| AbsPath::new(line).ok()).collect();
+    paths.sort();
+    paths
+}
+
+/// Follows no link: what a name leads to is for its host alone to say.
 fn stat(paths: &BTreeSet<AbsPath>) -> Query {
     let paths = paths.iter().map(AbsPath::as_str);
-    Query::new(Command::new("stat").args(["--format=%s %n", "--"]).args(paths))
+    Query::new(Command::new("stat").args(["--format=%s %f %n", "--"]).args(paths))
+}
+
+/// What a mode is of besides a regular file (`S_IFMT`, inode(7)).
+fn odd_kind(mode: u32) -> Option<&'static str> {
+    match mode & 0o170_000 {
+        0o100_000 => None,
+        0o120_000 => Some("symbolic link"),
+        0o040_000 => Some("directory"),
+        0o060_000 => Some("block device"),
+        _ => Some("special file"),
+    }
 }
 
 fn info(path: &AbsPath) -> Query {
@@ -288,6 +330,8 @@ fn info(path: &AbsPath) -> Query {
 struct Look<'a> {
     host: &'a HostId,
     answer: &'a Answer,
+    /// What lies beside images; nothing where nobody looks for it.
+    left: &'a str,
 }
 
 impl<'a> Look<'a> {
@@ -299,15 +343,32 @@ impl<'a> Look<'a> {
     ) -> Result<Self, SightError> {
         let asked = cluster.hypervisors().take(ASKED).any(|hypervisor| hypervisor.id == *host);
         let paths = looked_at(cluster, backend, host, asked);
-        Ok(Self { host, answer: seen.answer(host, &stat(&paths))? })
+        let left = match left(cluster, backend, host, asked) {
+            Some(query) => &seen.answer(host, &query)?.stdout,
+            None => "",
+        };
+        Ok(Self { host, answer: seen.answer(host, &stat(&paths))?, left })
     }
 
     /// The size of a file; `None` when there is none (strerror(ENOENT) in the C locale).
     fn size_of(&self, path: &AbsPath) -> Result<Option<u64>, SightError> {
         let named = |line: &&str| line.contains(&format!("'{path}'"));
-        let mut sizes = self.answer.stdout.lines().filter_map(|line| line.split_once(' '));
-        if let Some((size, _)) = sizes.find(|(_, name)| *name == path.as_str()) {
-            return size.parse().map(Some).map_err(|_| self.failed(path, "stat printed no size"));
+        let mut files = self.answer.stdout.lines().filter_map(|line| {
+            let (size, rest) = line.split_once(' ')?;
+            let (mode, name) = rest.split_once(' ')?;
+            (name == path.as_str()).then_some((size.parse::<u64>(), u32::from_str_radix(mode, 16)))
+        });
+        match files.next() {
+            Some((Ok(size), Ok(mode))) => {
+                return match odd_kind(mode) {
+                    None => Ok(Some(size)),
+                    Some(kind) => {
+                        Err(SightError::NoFile { host: self.host.clone(), path: path.clone(), kind })
+                    }
+                };
+            }
+            Some(_) => return Err(self.failed(path, "stat printed no size or no mode")),
+            None => {}
         }
         match self.answer.stderr.lines().find(named) {
             Some(line) if line.ends_with(": No such file or directory") => Ok(None),
@@ -336,10 +397,8 @@ fn looked(
             json.and_then(|json| json.get("virtual-size")?.as_u64())
         }
     };
-    let leftover = match partial(path) {
-        Some(partial) => look.size_of(&partial)?.map(|_| (look.host.clone(), partial)),
-        None => None,
-    };
+    let left = leftovers(look.left, path);
+    let leftover = (!left.is_empty()).then(|| (look.host.clone(), left));
     Ok(Sight::There { size: size.map(ByteSize::from_bytes), leftover })
 }
 

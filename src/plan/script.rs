@@ -121,9 +121,6 @@ impl Script {
         for action in &expansion.actions {
             self.action(action);
         }
-        for command in &expansion.cleanup {
-            self.command(command);
-        }
     }
 
     fn action(&mut self, action: &Action<'_>) {
@@ -132,12 +129,14 @@ impl Script {
             Action::MustBeAbsent { probe, subject } => self.must_be_absent(probe, subject),
             Action::WriteFile(file) => self.write_file(file),
             Action::EditBlock(block) => self.edit_block(block),
-            Action::CopyIn { source, target } => {
-                let (source, target) = (source.display().to_string(), word(target.as_str()));
+            Action::Feed { source, command } => {
+                let name = source.file_name().unwrap_or_default().to_string_lossy();
+                let (source, here) = (source.display().to_string(), format!("/root/{name}"));
                 self.comment(&format!(
-                    "First copy {source} of the machine that runs stor to {target} on this host."
+                    "First copy {source} of the machine that runs stor to {here} on this host."
                 ));
-                self.line(format!("test -e {target}"));
+                let here = word(&here);
+                self.line(format!("{} \"$(wc -c <{here})\" <{here}", line(command)));
             }
             Action::EnsurePool { name, xml } => {
                 let name = word(name);

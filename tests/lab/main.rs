@@ -10,6 +10,7 @@ mod faults;
 mod guard;
 mod harness;
 mod iscsi;
+mod locks;
 mod migration;
 mod migration_cold;
 mod nfs;

@@ -5,8 +5,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount, umount};
-use stor::host::HostError;
-use stor::model::{AbsPath, BlockLine, BlockSpec, FileContent, FileMode, FileSpec, Secret};
+use stor::host::{Host, HostError};
+use stor::model::{
+    AbsPath, BlockLine, BlockSpec, ByteSize, Effect, FileContent, FileMode, FileSpec, ImageFormat,
+    ImageLocation, ImageSpec, Secret, Stdin,
+};
+use stor::plan::expand::{Action, expand};
 
 use crate::server::Server;
 
@@ -106,10 +110,8 @@ fn a_full_disk_leaves_the_old_file_and_nothing_else() {
     };
     assert!(matches!(host.edit_block(&big, &[]), Err(HostError::Failed { .. })));
     fs::write(server.path("image"), vec![7; 200_000]).unwrap();
-    assert!(matches!(
-        host.copy_in(&server.path("image"), &abs(&tiny.0.join("image"))),
-        Err(HostError::Failed { .. })
-    ));
+    let fed = make_image(&tiny.0.join("image"), Some(&server.path("image")), 200_000);
+    assert!(matches!(made(&*host, &fed), Err(HostError::Failed { .. })));
     assert_eq!(fs::read_to_string(&path).unwrap(), "old");
     assert_eq!(names(&tiny.0), ["f"]);
 }
@@ -157,27 +159,70 @@ fn a_block_keeps_every_other_byte_the_owner_the_mode_and_a_link() {
     assert!(matches!(host.edit_block(&block(None), &[]), Err(HostError::Protocol { .. })));
 }
 
+/// The effect that makes a raw image of this size.
+fn make_image(target: &Path, source: Option<&Path>, size: u64) -> Effect {
+    let (location, format) = (ImageLocation::File(abs(target)), ImageFormat::Raw);
+    let (size, source) = (ByteSize::from_bytes(size), source.map(Into::into));
+    Effect::CreateImage(ImageSpec { location, format, size, source })
+}
+
+fn made(host: &dyn Host, effect: &Effect) -> Result<(), HostError> {
+    expand(effect).unwrap().actions.iter().try_for_each(|action| match action {
+        Action::Run(command) => host.run(command).map(drop),
+        Action::Feed { source, command } => host.feed(command, source).map(drop),
+        other => panic!("{other:?}"),
+    })
+}
+
 #[test]
 fn an_image_arrives_whole_and_sparse_and_never_over_another() {
     let server = Server::start("");
     let host = server.host();
-    let (source, target) = (server.path("source.img"), server.path("web1.img"));
+    let share = server.path("share");
+    fs::create_dir(&share).unwrap();
+    std::os::unix::fs::chown(&share, Some(1234), Some(5678)).unwrap();
+    let (source, target) = (server.path("source.img"), share.join("web1.img"));
     let mut bytes = vec![0; 24 << 20];
     bytes[5 << 20..(5 << 20) + 3].copy_from_slice(b"\xff\0x");
     bytes[17 << 20] = 9;
-    bytes.extend([0; 12_345]);
+    bytes.extend([0; 12_800]);
     fs::write(&source, &bytes).unwrap();
-    host.copy_in(&source, &abs(&target)).unwrap();
-    assert!(fs::read(&target).unwrap() == bytes);
-    let seen = fs::metadata(&target).unwrap();
+    let grown = bytes.len() as u64 + (1 << 20);
+    made(&*host, &make_image(&target, Some(&source), grown)).unwrap();
+    assert!(fs::read(&target).unwrap()[..bytes.len()] == bytes);
+    let seen = fs::symlink_metadata(&target).unwrap();
     assert!(seen.blocks() * 512 < 4 << 20, "{} blocks", seen.blocks());
-    assert!(!names(server.dir.path()).iter().any(|name| name.contains("stor-copy")));
+    assert_eq!(
+        (seen.len(), seen.mode(), seen.uid(), seen.gid(), seen.nlink()),
+        (grown, 0o100_600, 1234, 5678, 1)
+    );
+    assert_eq!(names(&share), ["web1.img"]);
 
     fs::write(&target, "precious").unwrap();
-    match host.copy_in(&source, &abs(&target)).unwrap_err() {
-        HostError::Failed { stderr, .. } => assert!(stderr.contains("File exists"), "{stderr}"),
-        other => panic!("{other:?}"),
+    for source in [Some(source.as_path()), None] {
+        match made(&*host, &make_image(&target, source, grown)).unwrap_err() {
+            HostError::Failed { stderr, .. } => assert!(stderr.contains("File exists"), "{stderr}"),
+            other => panic!("{other:?}"),
+        }
     }
     assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
-    assert!(matches!(host.copy_in(&server.path("no"), &abs(&target)), Err(HostError::Local { .. })));
+    let none = make_image(&target, Some(&server.path("no")), grown);
+    assert!(matches!(made(&*host, &none), Err(HostError::Local { .. })));
+}
+
+#[test]
+fn a_connection_that_breaks_while_an_image_is_copied_leaves_nothing() {
+    let server = Server::start("");
+    let host = server.host();
+    let target = server.path("web1.img");
+    fs::write(server.path("source.img"), "whole").unwrap();
+    let expansion = make_image(&target, Some(&server.path("source.img")), 512);
+    let expanded = expand(&expansion).unwrap();
+    let [Action::Feed { command, source }] = expanded.actions.as_slice() else { panic!() };
+    // More is announced than comes.
+    let short =
+        stor::model::Command { args: [&command.args[..], &["6".to_owned()]].concat(), ..command.clone() };
+    let told = host.run(&short.stdin(Stdin::Text(fs::read_to_string(source).unwrap()))).unwrap_err();
+    assert!(told.to_string().contains("not the length of its source"), "{told}");
+    assert!(!names(server.dir.path()).iter().any(|name| name.contains("web1.img")));
 }

@@ -147,6 +147,8 @@ fn of_two_that_share_a_lock_only_the_one_that_lost_it_is_told() {
     let server = Server::start("");
     let (first, second) = (server.host(), server.host());
     let cluster = "lock-share-lost";
+    // Whoever holds it alone clears the notes of those that were killed.
+    drop(first.lock(&holder(cluster, "alone"), &[]).unwrap());
     let (_one, _) = first.lock(&shared(cluster, "web1"), &[]).unwrap();
     let notes = || std::fs::read_dir("/run/stor").unwrap().flatten().map(|entry| entry.path());
     let note = notes().find(|path| path.to_str().unwrap().contains("lock-share-lost.lock.shared.")).unwrap();
@@ -190,7 +192,7 @@ fn an_effect_is_refused_once_the_lock_was_lost() {
         content: FileContent::Text("x".into()),
     };
     std::fs::write(server.path("source"), "x").unwrap();
-    let copied = host.copy_in(&server.path("source"), &file.path);
+    let copied = host.feed(&sh("cat >never"), &server.path("source")).map(drop);
     for result in
         [host.run(&Command::new("true")).map(|_| ()), host.write_file(&file), host.holds_lock(), copied]
     {

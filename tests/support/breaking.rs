@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use stor::host::fake::FakeHost;
 use stor::host::{Holder, Host, HostError, LockGuard};
 use stor::libvirt::fake::Moment;
-use stor::model::{AbsPath, Answer, BlockSpec, Command, FileSpec, HostId, Output, Query};
+use stor::model::{Answer, BlockSpec, Command, FileSpec, HostId, Output, Query};
 
 /// What breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,8 +160,8 @@ impl Host for Breaking {
     fn write_file(&self, file: &FileSpec) -> Result<(), HostError> {
         self.around(&format!("write {}", file.path), || self.host.write_file(file))
     }
-    fn copy_in(&self, source: &Path, target: &AbsPath) -> Result<(), HostError> {
-        self.around(&format!("copy to {target}"), || self.host.copy_in(source, target))
+    fn feed(&self, command: &Command, source: &Path) -> Result<Output, HostError> {
+        self.around(&command.to_string(), || self.host.feed(command, source))
     }
     fn edit_block(&self, block: &BlockSpec, keys: &[String]) -> Result<(), HostError> {
         self.around(&format!("edit {}", block.path), || self.host.edit_block(block, keys))

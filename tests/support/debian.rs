@@ -8,7 +8,7 @@ use stor::libvirt::fake::FakeConnector;
 use stor::model::{AbsPath, Answer, Command, HostId};
 
 use super::gluster::{GROUP, Pool};
-use super::tools::{block, cksum, first_entry, remove_tree, replace, stat};
+use super::tools::{block, cksum, first_entry, leftovers, remove_tree, replace, stat};
 use super::{nfs, path, tgt, virsh};
 
 /// A host's state besides its files.
@@ -411,6 +411,7 @@ impl Debian {
 
     fn find(&mut self, args: &[&str], files: &mut Files) -> Answer {
         match args {
+            [.., "-name", ".*.stor-*.partial", "-print"] => leftovers(args, files),
             [directory, "-depth", "-path", file, "-delete", "-o", ..] => {
                 files.remove(&path(file));
                 files.remove_directory(&path(directory));

@@ -20,6 +20,19 @@ pub fn first_entry(directory: &AbsPath, rest: &[&str], files: &Files) -> Answer 
     answer(0, first.map_or_else(String::new, |name| format!("{name}\n")))
 }
 
+/// What killed runs left in the directories that stand before the first condition.
+pub fn leftovers(args: &[&str], files: &Files) -> Answer {
+    let directories: Vec<AbsPath> =
+        args.iter().take_while(|arg| !arg.starts_with('-')).map(|arg| path(arg)).collect();
+    let left = |at: &AbsPath| {
+        directories.contains(&at.parent())
+            && at.file_name().contains(".stor-")
+            && at.file_name().ends_with(".partial")
+    };
+    let lines = files.iter().filter(|(at, _)| left(at)).map(|(at, _)| format!("{at}\n"));
+    answer(0, lines.collect::<String>())
+}
+
 pub fn replace(files: &mut Files, directory: &AbsPath, content: &BTreeMap<String, File>) {
     let old: Vec<AbsPath> =
         files.iter().map(|(path, _)| path.clone()).filter(|path| path.parent() == *directory).collect();
@@ -61,7 +74,10 @@ pub fn stat(format: &str, paths: &[&str], files: &Files) -> Answer {
             "--format=%u %g %F" => format!("0 0 {}", if directory { "directory" } else { "regular file" }),
             "--format=%u %g %n" => format!("0 0 {text}"),
             "--format=%a %n" => format!("{:o} {text}", file.map_or(0o755, |file| file.mode)),
-            "--format=%s %n" => format!("{} {text}", file.map_or(4096, |file| size(&file.content))),
+            "--format=%s %f %n" => {
+                let mode = if directory { "41ed" } else { "8180" };
+                format!("{} {mode} {text}", file.map_or(4096, |file| size(&file.content)))
+            }
             other => panic!("stat {other} is not emulated"),
         };
         out.stdout.push_str(&(line + "\n"));

@@ -12,12 +12,12 @@ as() {
 # What a guest's QEMU would do, by the path that it would use: open, read a block, open for writing. Writes nothing:
 # neither created nor truncated, and count=0 copies nothing.
 access() {
-    if why=$(as dd if="$PWD/$1" of=/dev/null bs=4096 count=1 iflag=direct status=none 2>&1); then
+    if why=$(as dd if="$PWD/$1" of=/dev/null bs=4096 count=1 iflag=direct,nofollow status=none 2>&1); then
         echo "read yes"
     else
         say "read no" "$why"
     fi
-    if why=$(as dd if=/dev/null of="$PWD/$1" bs=4096 count=0 conv=notrunc,nocreat status=none 2>&1); then
+    if why=$(as dd if=/dev/null of="$PWD/$1" bs=4096 count=0 oflag=nofollow conv=notrunc,nocreat status=none 2>&1); then
         echo "write yes"
     else
         say "write no" "$why"
@@ -41,7 +41,7 @@ image() {
 left=15
 nonce() {
     while :; do
-        why=$(dd if="$1" bs=4096 count=1 iflag=direct status=none 2>&1 | tr -d '\0' | head -c 200)
+        why=$(dd if="$1" bs=4096 count=1 iflag=direct,nofollow status=none 2>&1 | tr -d '\0' | head -c 200)
         case $why in '' | dd:*) [ $left -gt 0 ] || break ;; *) break ;; esac
         left=$((left - 1))
         sleep 0.1
@@ -61,11 +61,12 @@ for word in "$@"; do
     esac
 done
 # stor's own probe file stands for a new image: libvirt gives an image to QEMU's user before a guest starts
-# (dynamic_ownership), so the file is given likewise, and then written to by that user.
-if [ -n "$user" ] && [ -f "$probe" ]; then
+# (dynamic_ownership), so the file is given likewise, and then written to by that user. Another host may have put a link in
+# its place: none is followed.
+if [ -n "$user" ] && [ -f "$probe" ] && [ ! -L "$probe" ]; then
     echo "own $probe"
-    if why=$(chown -- "$user:$group" "$probe" 2>&1); then echo "chown yes"; else say "chown no" "$why"; fi
-    if why=$(printf '%-4096s' access | as dd of="$PWD/$probe" bs=4096 seek=1 count=1 iflag=fullblock oflag=direct conv=notrunc,nocreat,fsync status=none 2>&1); then
+    if why=$(chown -h -- "$user:$group" "$probe" 2>&1); then echo "chown yes"; else say "chown no" "$why"; fi
+    if why=$(printf '%-4096s' access | as dd of="$PWD/$probe" bs=4096 seek=1 count=1 iflag=fullblock oflag=direct,nofollow conv=notrunc,nocreat,fsync status=none 2>&1); then
         echo "write yes"
     else
         say "write no" "$why"

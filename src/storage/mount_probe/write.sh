@@ -11,7 +11,7 @@ if ! why=$( (printf '%-4095s\n' "$nonce" | dd of="$probe" bs=4096 count=1 iflag=
 fi
 echo "written $nonce"
 echo "made-by $(stat -c %U -- "$probe")"
-exec 9<>"$probe"
+[ ! -L "$probe" ] && exec 9<>"$probe" || exit 0
 if why=$(flock $mode -n -x 9 2>&1); then
     # The lock belongs to the open file, which the sleeping process inherits. It must not keep anything else open.
     setsid sleep "$seconds" </dev/null >/dev/null 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- &
