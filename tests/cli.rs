@@ -1,5 +1,7 @@
 //! The command line: what it prints, and the exit codes of `docs/exit-codes.md`.
 
+#![expect(clippy::disallowed_methods, reason = "a test interrupts stor")]
+
 use assert_cmd::Command;
 
 fn stor(args: &[&str]) -> (i32, String, String) {
@@ -86,4 +88,50 @@ fn a_host_that_is_down_ends_a_plan_with_5_and_is_named() {
     assert!(code == 5 && out.contains("blocked") && out.contains("nothing listens"), "{code} {out}{err}");
     let (code, _, _) = stor_in(directory.path(), &["apply", "--yes"]);
     assert_eq!(code, 6);
+}
+
+/// A host that accepts connections and never says a word hangs ssh and libvirt alike: two Ctrl-C end every command in time.
+#[test]
+fn a_second_ctrl_c_ends_every_command_whatever_hangs() {
+    use nix::sys::signal::{Signal, kill};
+    use std::time::{Duration, Instant};
+    let silent = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let dir = tempfile::tempdir().unwrap();
+    let host = format!("{{ address: 127.0.0.1, hypervisor: true, ssh: {{ user: root, port: {port} }} }}");
+    let file = format!(
+        "version: 1\nname: silent\nhosts:\n  store1: {{ address: 127.0.0.2, ssh: {{ user: root, port: {port} }} }}\n  \
+         kvm1: {host}\nstorage:\n  s:\n    nfs: {{ server: store1, path: /srv/s }}\nimages:\n  \
+         web1: {{ storage: s, size: 64MiB, format: raw }}\nguests:\n  web1: {{ image: web1, on: kvm1, memory: 64MiB }}\n"
+    );
+    std::fs::write(dir.path().join("cluster.yaml"), file).unwrap();
+    // A start may have begun as far as the last words can tell; with no guest that moves there is nothing to say.
+    let commands: [(&[&str], &[i32]); 3] = [
+        (&["start", "web1"], &[5, 10]),
+        (&["migrate", "web1", "--to", "kvm1"], &[5, 130]),
+        (&["apply", "--yes"], &[130]),
+    ];
+    for (args, codes) in commands {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_stor"))
+            .current_dir(dir.path())
+            .env("XDG_RUNTIME_DIR", dir.path())
+            .args(args)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        std::thread::sleep(Duration::from_millis(1500));
+        kill(pid, Signal::SIGINT).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(child.try_wait().unwrap().is_none(), "{args:?} ended before anything hung");
+        let second = Instant::now();
+        kill(pid, Signal::SIGINT).unwrap();
+        let ended = child.wait_with_output().unwrap();
+        let (took, said) = (second.elapsed(), String::from_utf8_lossy(&ended.stderr).into_owned());
+        println!("{args:?}: {:?} after {took:?}: {said}", ended.status.code());
+        assert!(took < Duration::from_secs(4), "{args:?} took {took:?}: {said}");
+        assert!(codes.contains(&ended.status.code().unwrap()), "{args:?}: {:?}: {said}", ended.status);
+    }
 }

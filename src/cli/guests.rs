@@ -21,7 +21,7 @@ pub fn start(cli: &Cli, args: &StartArgs, screen: &Screen, cancel: &Cancel) -> R
     let session = Session::open(cli)?.heeding(cancel).with_secrets()?;
     known(&session.cluster, [&args.guest])?;
     let holder = session.holder(&format!("start {}", args.guest));
-    screen.engaged(&args.guest, Some("was being started".to_owned()));
+    screen.engaged(&args.guest, Some("was asked for on its hosts, or started".to_owned()));
     let started = begin(session.site(), &args.guest, &holder, cancel);
     screen.engaged(&args.guest, None);
     let started =

@@ -103,7 +103,7 @@ impl Screen {
         let lines: Vec<String> = under_way
             .iter()
             .map(|(guest, doing)| {
-                format!("guest {guest}: interrupted while it {doing}; libvirt may go on with it")
+                format!("guest {guest}: interrupted while it {doing}; libvirt may go on with what was begun")
             })
             .collect();
         let hint = "look at the hosts with `stor status` before anything is started; the same command again goes on \

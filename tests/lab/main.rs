@@ -8,6 +8,7 @@
 mod direct;
 mod faults;
 mod guard;
+mod hangs;
 mod harness;
 mod iscsi;
 mod locks;

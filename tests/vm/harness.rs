@@ -210,7 +210,8 @@ impl Machines {
         applied
     }
 
-    fn stor_once(&self, args: &[&str]) -> Ended {
+    /// Runs `stor` within the machines' network, once: what is slow is what the test is about.
+    pub fn stor_once(&self, args: &[&str]) -> Ended {
         let mut command = launcher();
         command.args(["run", env!("CARGO_BIN_EXE_stor")]).args(args);
         command.env("STOR_FILE", self.file()).env("XDG_STATE_HOME", self.dir.path().join("state"));

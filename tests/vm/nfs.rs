@@ -171,3 +171,47 @@ fn starts_and_stops(machines: &Machines) {
     assert!(machines.heartbeat("kvm2", IMAGE).is_intact());
     machines.on("kvm2", "virsh -q destroy web1");
 }
+
+/// Locks of NFSv3 have a service of their own: when it cannot be reached, reads and writes work all the same.
+#[test]
+#[ignore = "needs virtual machines: make test-vm"]
+fn locks_that_the_server_no_longer_answers_stop_a_move_before_it_begins() {
+    let file = cluster("cluster-nfs.yaml").replace("provider: kernel }", "provider: kernel, version: 3 }");
+    let machines = Machines::with_packages(&INSTALLED, &file);
+    machines.apply();
+    machines.stor(&["start", "web1"]).exits(0);
+    machines.beats_on("kvm1", IMAGE, 3);
+
+    // The server drops what kvm2 sends to its lock service, on whatever port that listens.
+    let port =
+        |kind: &str| format!("$(rpcinfo -p | awk '$1 == 100021 && $3 == \"{kind}\" {{ print $4; exit }}')");
+    let table = "table inet locks { chain input { type filter hook input priority -10; }; }";
+    machines
+        .on("store1", &format!("command -v nft >/dev/null || exit 1; printf '%s\n' '{table}' | nft -f -"));
+    for kind in ["tcp", "udp"] {
+        let rule =
+            format!("nft add rule inet locks input ip saddr 10.78.0.22 {kind} dport {} drop", port(kind));
+        machines.on("store1", &rule);
+    }
+    machines.on("kvm2", &format!("stat {IMAGE} && dd if={IMAGE} of=/dev/null bs=4096 count=1 status=none"));
+
+    let begun = std::time::Instant::now();
+    machines.stor_once(&["migrate", "web1", "--to", "kvm2"]).exits(8).says(&[
+        "lock-unreachable",
+        "kvm2",
+        "lockd",
+    ]);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(90), "{:?}", begun.elapsed());
+    let begun = std::time::Instant::now();
+    let cold = ["migrate", "web1", "--cold", "--shutdown", "--to", "kvm2"];
+    machines.stor_once(&cold).exits(8).says(&["lock-unreachable"]);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(90), "{:?}", begun.elapsed());
+    assert!(machines.on("kvm1", "virsh domstate web1").contains("running"));
+    machines.beats_on("kvm1", IMAGE, 3);
+
+    machines.on("store1", "nft delete table inet locks");
+    machines.stor(&["migrate", "web1", "--to", "kvm2"]).exits(0);
+    machines.beats_on("kvm2", IMAGE, 3);
+    assert!(machines.heartbeat("kvm2", IMAGE).is_intact());
+    machines.on("kvm2", "virsh -q destroy web1");
+}

@@ -186,7 +186,7 @@ impl Run<'_> {
         let (source, target) = (&confirmed.source, &confirmed.target);
         let open = if ride.open { "; libvirt has not ended the migration, which may go on" } else { "" };
         format!(
-            "{why}{open}. Before it began the guest was on {from}; now it {source} (on {from}) and {target} (on {to}). `stor \
+            "{why}{open}. Before it began the guest was on {from}. Now on {from} it {source}; on {to} it {target}. `stor \
              migrate {guest} --to {to}` watches a migration that is under way to its end, `virsh domjobabort {guest}` on \
              {from} cancels it"
         )
