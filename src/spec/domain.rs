@@ -6,7 +6,7 @@ use super::cluster::ImageEntry;
 use super::resolve::Storages;
 use crate::libvirt::LibvirtError;
 use crate::libvirt::domain_xml::{DiskAccess, DiskSource, read as read_xml};
-use crate::model::{AbsPath, GuestId, ImageId, StorageId};
+use crate::model::{AbsPath, GuestId, ImageFormat, ImageId, StorageId};
 use crate::storage::spec::StorageSpec;
 
 /// The images of a guest.
@@ -40,6 +40,18 @@ pub enum DomainError {
         /// Path, or volume and path.
         place: String,
     },
+    /// A disk opens an image as something that it is not.
+    #[error("disk {target} opens image {image} as {found}, but the image is {format}")]
+    Format {
+        /// Name in the guest.
+        target: String,
+        /// The image.
+        image: ImageId,
+        /// The format in the XML; libvirt takes raw where there is none.
+        found: String,
+        /// The image's.
+        format: ImageFormat,
+    },
 }
 
 impl DomainError {
@@ -51,6 +63,7 @@ impl DomainError {
             Self::NoImage { .. } => {
                 Some("declare it under images; the file is called NAME.img or NAME.qcow2".to_owned())
             }
+            Self::Format { format, .. } => Some(format!("write <driver name='qemu' type='{format}'/>")),
         }
     }
 }
@@ -77,6 +90,14 @@ pub fn read(
         match image {
             None if on_storage => return Err(DomainError::NoImage { target: disk.target.clone(), place }),
             None => {}
+            Some(image) if disk.format.as_deref().unwrap_or("raw") != image.format.to_string() => {
+                return Err(DomainError::Format {
+                    target: disk.target.clone(),
+                    image: image.id.clone(),
+                    found: disk.format.clone().unwrap_or_else(|| "raw".to_owned()),
+                    format: image.format,
+                });
+            }
             Some(image) => {
                 disks.all.push(image.id.clone());
                 // A CD-ROM drive never writes, whether or not the XML says so.
