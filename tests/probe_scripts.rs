@@ -85,6 +85,24 @@ fn a_mount_of_another_type_or_source_is_refused_and_named() {
 }
 
 #[test]
+fn nothing_is_made_where_the_storage_is_not_mounted() {
+    let mount = shared_memory();
+    let tried = |place: &MountedDirectory| run(&Query::new(mount_probe::mounted(place)));
+    assert!(tried(&directory(Path::new("/dev/shm"), "tmpfs", &mount.source)).ok());
+    let plain = plain();
+    for place in [
+        directory(Path::new("/dev/shm"), "fuse.glusterfs", &mount.source),
+        directory(Path::new("/dev/shm"), "tmpfs", "elsewhere:/gfs"),
+        directory(plain.path(), "tmpfs", &mount.source),
+        directory(Path::new("/dev/shm/gone"), "tmpfs", &mount.source),
+    ] {
+        let answer = tried(&place);
+        assert_eq!(answer.status, Some(1), "{place:?}");
+        assert!(answer.stderr.contains("is not the storage"), "{answer:?}");
+    }
+}
+
+#[test]
 fn in_the_right_mount_a_probe_file_is_written_locked_let_go_and_removed() {
     let mount = shared_memory();
     let place = directory(Path::new("/dev/shm"), "tmpfs", &mount.source);

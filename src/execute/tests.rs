@@ -144,7 +144,7 @@ fn an_image_appears_whole_under_its_name_and_one_that_exists_is_never_overwritte
     let host = fake("a", &Faults::default());
     let image = |location| {
         let (format, size) = (ImageFormat::Raw, "1GiB".parse().unwrap());
-        Effect::CreateImage(ImageSpec { location, format, size, source: None })
+        Effect::CreateImage(ImageSpec { location, format, size, source: None, mounted: None })
     };
     let file = image(ImageLocation::File(path("/mnt/web1.img")));
     let make = plan(vec![step(Wave::Image, "a", "image", None, file)]);

@@ -80,6 +80,9 @@ pub struct ImageSpec {
     pub size: super::ByteSize,
     /// A file on the machine that runs stor, copied in once.
     pub source: Option<std::path::PathBuf>,
+    /// What must end well before anything is written: it says that the storage is mounted where the image goes, which may have
+    /// changed since the plan was made.
+    pub mounted: Option<Command>,
 }
 
 /// What a step does on its host.

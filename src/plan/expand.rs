@@ -151,10 +151,11 @@ fn create_file<'a>(image: &'a ImageSpec, path: &AbsPath) -> Expansion<'a> {
         .args(["-c", MAKE_IMAGE, "stor-make-image", path.parent().as_str(), path.file_name()])
         .args([format, size])
         .deadline(IMAGE_DEADLINE);
-    Expansion::of([match &image.source {
+    let make = match &image.source {
         None => Action::Run(make.arg("-")),
         Some(source) => Action::Feed { source, command: make },
-    }])
+    };
+    Expansion::of(image.mounted.iter().cloned().map(Action::Run).chain([make]))
 }
 
 fn create_remote(image: &ImageSpec) -> Result<Expansion<'_>, ExpandError> {
@@ -180,7 +181,13 @@ mod tests {
 
     fn image(location: ImageLocation, source: Option<&str>) -> Effect {
         let (format, size) = (ImageFormat::Raw, "1GiB".parse().unwrap());
-        Effect::CreateImage(ImageSpec { location, format, size, source: source.map(Into::into) })
+        Effect::CreateImage(ImageSpec {
+            location,
+            format,
+            size,
+            source: source.map(Into::into),
+            mounted: None,
+        })
     }
 
     fn file(path: &str) -> ImageLocation {

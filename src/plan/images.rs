@@ -13,7 +13,9 @@ use crate::model::{
     ResourceKind, Step, Unknown, Wave,
 };
 use crate::spec::{Cluster, ImageEntry};
-use crate::storage::{Attached, Backend};
+use crate::storage::image_format::{self, Signature};
+use crate::storage::probe::Way;
+use crate::storage::{Attached, Backend, mount_probe};
 
 /// Hypervisors that are asked about images; one answer is enough, the others stand in for it.
 const ASKED: usize = 3;
@@ -42,8 +44,11 @@ pub(super) fn queries<'a>(
         let paths = looked_at(cluster, backend, host, asked);
         queries.extend((!paths.is_empty()).then(|| stat(&paths)));
         queries.extend(left(cluster, backend, host, asked));
-        for image in cluster.images_on(backend.id()).filter(|image| image.format == ImageFormat::Qcow2) {
-            queries.extend(files(backend, image, host, asked).iter().map(info));
+        for image in cluster.images_on(backend.id()) {
+            for path in files(backend, image, host, asked) {
+                queries.push(image_format::first_bytes(path.as_str()));
+                queries.extend((image.format == ImageFormat::Qcow2).then(|| info(&path)));
+            }
         }
     }
     queries
@@ -124,8 +129,9 @@ pub(super) fn plan(
 /// What is known of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Sight {
-    /// It exists; its virtual size if it could be told, and unfinished files beside it that killed runs left, as this host sees them.
-    There { size: Option<ByteSize>, leftover: Option<(HostId, Vec<AbsPath>)> },
+    /// It exists; its virtual size if it could be told, the format that its first bytes are a sign of if that could be told, and
+    /// unfinished files beside it that killed runs left, as this host sees them.
+    There { size: Option<ByteSize>, signature: Option<Signature>, leftover: Option<(HostId, Vec<AbsPath>)> },
     /// It does not.
     Absent,
 }
@@ -181,7 +187,12 @@ fn one(
             };
             proposal.steps.push(step);
         }
-        Sight::There { size, leftover } => {
+        Sight::There { size, signature, leftover } => {
+            if let Some(signature) = signature.filter(|signature| !signature.fits(image.format)) {
+                let reason = format!("the image is {signature}, the file says {}", image.format);
+                let hint = "name the format that it has, or convert it while its guest is shut off: `qemu-img convert`";
+                return Err(Box::new((*blocked(reason)).hint(hint)));
+            }
             if let Some((host, paths)) = leftover {
                 let names = paths.iter().map(AbsPath::as_str).collect::<Vec<_>>().join(", ");
                 let why =
@@ -224,7 +235,11 @@ fn create(backend: &dyn Backend, image: &ImageEntry, host: &HostId) -> Step {
     };
     let title = format!("create image {} at {location} ({}, {})", image.id, image.size, image.format);
     let source = image.source.clone();
-    let spec = ImageSpec { location, format: image.format, size: image.size, source };
+    let mounted = match (backend.made_on(image), backend.probe().way) {
+        (None, Way::Mounted(directory)) => Some(mount_probe::mounted(&directory)),
+        _ => None,
+    };
+    let spec = ImageSpec { location, format: image.format, size: image.size, source, mounted };
     let why =
         Difference::new(format!("image {}", image.id), format!("{} {}", image.size, image.format), "absent");
     Step::new(Wave::Image, host, subject(image), title, Effect::CreateImage(spec))
@@ -397,9 +412,12 @@ fn looked(
             json.and_then(|json| json.get("virtual-size")?.as_u64())
         }
     };
+    // What a server lets nobody but its owner read is told when a guest starts.
+    let first = seen.answer(look.host, &image_format::first_bytes(path.as_str()))?;
+    let signature = image_format::signature(first).ok();
     let left = leftovers(look.left, path);
     let leftover = (!left.is_empty()).then(|| (look.host.clone(), left));
-    Ok(Sight::There { size: size.map(ByteSize::from_bytes), leftover })
+    Ok(Sight::There { size: size.map(ByteSize::from_bytes), signature, leftover })
 }
 
 /// One server that keeps the file is enough to know that it exists; that it does not has to be seen on all of them.
@@ -414,7 +432,7 @@ fn on_servers(
     let places: BTreeSet<&(HostId, AbsPath)> = backing.iter().collect();
     for (host, path) in places {
         match Look::new(seen, cluster, backend, host).and_then(|look| look.size_of(path)) {
-            Ok(Some(_)) => return Ok(Sight::There { size: None, leftover: None }),
+            Ok(Some(_)) => return Ok(Sight::There { size: None, signature: None, leftover: None }),
             Ok(None) => {}
             Err(error) => doubt = doubt.or(Some(error)),
         }

@@ -7,6 +7,7 @@ pub mod direct_probe;
 pub mod facts;
 pub mod gluster;
 pub mod health;
+pub mod image_format;
 pub mod iscsi;
 pub mod keeper;
 pub mod lun_probe;

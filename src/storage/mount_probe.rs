@@ -21,6 +21,7 @@ const HOLD_SECONDS: u32 = 20;
 const WRITE: &str = concat!(include_str!("mount_probe/enter.sh"), include_str!("mount_probe/write.sh"));
 const READ: &str = concat!(include_str!("mount_probe/enter.sh"), include_str!("mount_probe/read.sh"));
 const RELEASE: &str = concat!(include_str!("mount_probe/enter.sh"), include_str!("mount_probe/release.sh"));
+const MOUNTED: &str = include_str!("mount_probe/mounted.sh");
 const REMOVE: &str = concat!(include_str!("mount_probe/enter.sh"), include_str!("mount_probe/remove.sh"));
 
 /// Name of the probe file of one host in one run, at the top of the storage.
@@ -80,6 +81,12 @@ fn script(name: &'static str, text: &'static str, directory: &MountedDirectory) 
 #[must_use]
 pub fn mounts() -> Query {
     Query::new(Command::new("cat").arg("/proc/self/mountinfo"))
+}
+
+/// Fails, with the reason, unless the storage is mounted where it belongs: for a step that would otherwise write somewhere else.
+#[must_use]
+pub fn mounted(directory: &MountedDirectory) -> Command {
+    script("stor-mounted", MOUNTED, directory)
 }
 
 /// Writes a nonce into the host's own probe file and leaves a lock on it behind.

@@ -212,6 +212,15 @@ impl Debian {
                 files.put(&path(file), format!("{format} {size}"), 0o644);
                 answer(0, "")
             }
+            ("od", [.., file]) => match files.text(&path(file)) {
+                Some(text) if text.starts_with("qcow2 ") => answer(0, " 51 46 49 fb 00 00 00 03\n"),
+                Some(_) => answer(0, " 00 00 00 00\n"),
+                None => failure(1, format!("od: {file}: No such file or directory\n")),
+            },
+            ("sh", ["-c", _, "stor-mounted", place, ..]) => match self.mounts.contains_key(&path(place)) {
+                true => answer(0, ""),
+                false => failure(10, "refused not a mount point\n"),
+            },
             ("qemu-img", ["info", .., file]) => match files.text(&path(file)) {
                 Some(text) => {
                     let size = text.split(' ').nth(1).unwrap().to_owned();

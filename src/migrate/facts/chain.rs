@@ -12,6 +12,7 @@ use super::{Known, disk_path, disk_url, last_line};
 use crate::libvirt::domain_xml::{ChainEnd, DiskSource, DiskSummary, Layer, LayerRole, stands_alone};
 use crate::model::{Answer, Command, Query};
 use crate::spec::Cluster;
+use crate::storage::image_format::Signature;
 
 const SCRIPT: &str = include_str!("image.sh");
 /// Closing a GlusterFS volume takes QEMU's own client ten seconds.
@@ -29,43 +30,10 @@ pub struct Image {
 /// What a host shows of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageFacts {
-    /// The format that its first bytes are a sign of; `None` when they are of none. Unknown for one that QEMU reaches by URL.
-    pub signature: Known<Option<&'static str>>,
+    /// What its first bytes are a sign of; unknown for one that QEMU reaches by URL.
+    pub signature: Known<Signature>,
     /// The images below it, from top to bottom; empty where it was not asked for them.
     pub below: Known<Vec<Layer>>,
-}
-
-/// What images begin with that are not raw (`block/*.c` in QEMU, `fileTypeInfo` in libvirt): offset, bytes, format. LUKS is not among
-/// them: a guest that encrypts its whole disk writes that there.
-const SIGNATURES: [(usize, &[u8], &str); 12] = [
-    (0, b"QFI\xfb\0\0\0\x01", "qcow"),
-    (0, b"QFI\xfb", "qcow2"),
-    (0, b"QED\0", "qed"),
-    (0, b"KDMV", "vmdk"),
-    (0, b"COWD", "vmdk"),
-    (0, b"# Disk DescriptorFile", "vmdk"),
-    (0, b"conectix", "vpc"),
-    (0, b"vhdxfile", "vhdx"),
-    (0, b"WithoutFreeSpace", "parallels"),
-    (0, b"WithouFreSpacExt", "parallels"),
-    (64, b"\x7f\x10\xda\xbe", "vdi"),
-    (64, b"\xbe\xda\x10\x7f", "vdi"),
-];
-
-/// The format that the first bytes of an image are a sign of.
-#[must_use]
-pub fn signature(bytes: &[u8]) -> Option<&'static str> {
-    let begins = |(at, sign, _): &&(usize, &[u8], _)| bytes.get(*at..).is_some_and(|b| b.starts_with(sign));
-    SIGNATURES.iter().find(begins).map(|(_, _, format)| *format)
-}
-
-/// Reads bytes as od(1) prints them (`od -A n -t x1 -v`).
-///
-/// # Errors
-/// When the text is something else.
-pub fn bytes(text: &str) -> Known<Vec<u8>> {
-    let byte = |word: &str| u8::from_str_radix(word, 16).map_err(|_| format!("`od` printed {word:?}"));
-    text.split_whitespace().map(byte).collect()
 }
 
 /// Asks a host about an image.
@@ -90,7 +58,7 @@ pub fn read(image: &Image, answer: Option<&Answer>) -> ImageFacts {
     let signature = match head.trim() {
         "" if !image.place.starts_with('/') => Err("its first bytes are not looked at".to_owned()),
         // An empty file has no bytes.
-        text => bytes(text).map(|bytes| signature(&bytes)),
+        text => Signature::read(text),
     };
     let below = match (&image.format, answer.ok()) {
         (None, _) => Ok(Vec::new()),
@@ -271,10 +239,8 @@ pub fn format_fault(
         Some(ImageFacts { signature: Ok(signature), .. }) => *signature,
     };
     let said = disk.format.as_deref().unwrap_or("raw");
-    let signed = SIGNATURES.iter().any(|(_, _, format)| *format == said);
-    let differs = if said == "raw" { signature.is_some() } else { signed && signature != Some(said) };
-    let is = signature.unwrap_or("raw");
-    differs.then(|| Ok(format!("disk {}: {} is {is}, but its XML says {said}", disk.target, own.place)))
+    let message = || format!("disk {}: {} is {signature}, but its XML says {said}", disk.target, own.place);
+    (!signature.is_of(said)).then(|| Ok(message()))
 }
 
 #[cfg(test)]

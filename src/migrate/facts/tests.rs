@@ -130,7 +130,7 @@ fn a_batch_is_read_back_in_the_order_in_which_it_was_asked() {
     assert!(facts.places.remote.values().all(Result::is_ok) && facts.places.remote.len() == 1);
     let device = facts.places.devices["/dev/disk/by-path/x"].clone().unwrap().unwrap();
     assert_eq!((device.identity(), device.size), (Some(("0x6001405a", "s")), 5));
-    assert_eq!(facts.images.values().next().unwrap().signature, Ok(Some("qcow2")));
+    assert_eq!(facts.images.values().next().unwrap().signature.as_ref().unwrap().to_string(), "qcow2");
     assert!(facts.bridges["br0"]);
     assert!(!facts.boot_files["/boot/k"]);
     let peer = facts.peer.unwrap();
