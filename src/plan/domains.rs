@@ -2,6 +2,9 @@
 //!
 //! Pure: queries and a parser. Imports `model`. Deciding what a domain means belongs in `guests` and `release`.
 
+use std::collections::BTreeSet;
+
+use crate::libvirt::domain_xml::StateKind;
 use crate::model::{Command, Driver, HostId, Observations, Query, Unknown};
 
 /// What libvirt shows in one round trip: UUIDs and names, names of those that start with the host, states and disks
@@ -33,7 +36,9 @@ pub(super) fn sources_query(driver: Driver) -> Query {
         "<source protocol='",
     ]);
     Query::new(match driver {
-        Driver::Qemu => grep.args(["/etc/libvirt/qemu", "/run/libvirt/qemu"]),
+        Driver::Qemu => grep
+            .args(["-e", "<nvram", "-e", "<backend type='emulator'"])
+            .args(["/etc/libvirt/qemu", "/run/libvirt/qemu"]),
         Driver::Xen => grep
             .args(["-e", "<source file='", "-e", "<source dev='"])
             .args(["/etc/libvirt/libxl", "/run/libvirt/libxl"]),
@@ -53,6 +58,8 @@ pub(super) struct Domain {
     pub active: bool,
     /// What its disks are on.
     pub disks: Vec<DiskUse>,
+    /// What the host keeps of it in files beside them.
+    pub state: BTreeSet<StateKind>,
 }
 
 /// What a disk is on.
@@ -120,7 +127,14 @@ fn parse(driver: Driver, text: &str) -> Result<Vec<Domain>, &'static str> {
     for line in lines.by_ref().take_while(|line| !line.is_empty()) {
         let (uuid, name) = line.split_once(' ').ok_or("a domain without a name")?;
         let (name, uuid) = (name.trim_end().to_owned(), uuid.to_ascii_lowercase());
-        domains.push(Domain { name, uuid, autostart: false, active: true, disks: Vec::new() });
+        domains.push(Domain {
+            name,
+            uuid,
+            autostart: false,
+            active: true,
+            disks: Vec::new(),
+            state: BTreeSet::new(),
+        });
     }
     domains.sort_by(|a, b| a.name.cmp(&b.name));
     for line in lines.by_ref().take_while(|line| !line.is_empty()) {
@@ -163,6 +177,15 @@ fn add_sources(text: &str, domains: &mut [Domain]) {
     for line in text.lines() {
         let Some((file, source)) = line.split_once(".xml:") else { continue };
         let name = file.rsplit('/').next().unwrap_or("");
+        let state = match source.trim_start() {
+            text if text.starts_with("<nvram") => Some(StateKind::FirmwareVariables),
+            text if text.starts_with("<backend type='emulator'") => Some(StateKind::Tpm),
+            _ => None,
+        };
+        if let Some(state) = state {
+            domains.iter_mut().filter(|domain| domain.name == name).for_each(|d| d.state.extend([state]));
+            continue;
+        }
         let attribute = |key: &str| {
             let start = source.find(&format!(" {key}='"))? + key.len() + 3;
             source[start..].split('\'').next().map(str::to_owned)
@@ -251,6 +274,24 @@ mod tests {
         assert_eq!(domains[1].disks, [path("off")]);
         assert_eq!(domains[2].disks, [path("runs"), path("runs")]);
         assert_eq!(domains[2].uuid, "531ff9fe-42ab-43ae-9a50-8098ef2e3901");
+    }
+
+    #[test]
+    fn firmware_variables_and_tpms_are_told_by_definitions() {
+        let new = |name: &str| Domain {
+            name: name.to_owned(),
+            uuid: String::new(),
+            autostart: false,
+            active: false,
+            disks: Vec::new(),
+            state: BTreeSet::new(),
+        };
+        let mut domains = [new("a"), new("win11")];
+        let text = "/etc/libvirt/qemu/win11.xml:    <nvram template='/usr/share/OVMF/OVMF_VARS_4M.fd'>/var/lib/libvirt/qemu/nvram/win11_VARS.fd</nvram>\n\
+                    /etc/libvirt/qemu/win11.xml:      <backend type='emulator' version='2.0'/>\n";
+        add_sources(text, &mut domains);
+        assert!(domains[0].state.is_empty() && domains.iter().all(|domain| domain.disks.is_empty()));
+        assert_eq!(domains[1].state, BTreeSet::from([StateKind::FirmwareVariables, StateKind::Tpm]));
     }
 
     #[test]

@@ -245,7 +245,8 @@ fn guest(scene: &Scene<'_>, removal: &Removal<'_>) -> Result<Vec<Step>, Box<Bloc
             return Err(Box::new(Blocked::new(Wave::ReleaseGuest, subject(), reason).on(host).hint(hint)));
         }
         let effect = Effect::UndefineGuest { name: name.to_owned() };
-        let title = format!("undefine guest {name}, its image stays");
+        let kept: String = domain.state.iter().map(|state| format!(", {state}")).collect();
+        let title = format!("undefine guest {name}, its image{kept} stays");
         let mut step = removal.step(Wave::ReleaseGuest, title, effect);
         step.host = host.clone();
         steps.push(step);

@@ -11,6 +11,7 @@ mod guard;
 mod hangs;
 mod harness;
 mod iscsi;
+mod kept_state;
 mod locks;
 mod migration;
 mod migration_cold;
