@@ -14,8 +14,8 @@ use std::fmt::Write as _;
 use std::io::{BufRead, Read};
 use std::time::Duration;
 
-use super::quote;
-use crate::model::{DEFAULT_URI, Driver};
+use super::{quote, virsh};
+use crate::model::Driver;
 
 /// Commands of one batch that run at once.
 const AT_ONCE: usize = 16;
@@ -110,12 +110,10 @@ pub(super) fn time_limit(jobs: &[Job]) -> Duration {
     (longest + KILL_AFTER).saturating_mul(rounds) + KILL_AFTER
 }
 
-/// Writes the script; on a hypervisor virsh reaches the daemon of its driver, whatever the host's own default is.
+/// Writes the script. On a hypervisor every virsh is given the URI of its driver's daemon: a host's own default
+/// (`VIRSH_DEFAULT_CONNECT_URI`, `uri_default` in libvirt.conf) may lead to another one, which knows none of the guests.
 pub(super) fn script(jobs: &[Job], frame: Frame<'_>, driver: Option<Driver>) -> Vec<u8> {
     let mut out = Vec::from(PREPARE.replace("BEGIN", BEGIN));
-    if let Some(driver) = driver {
-        out.extend(format!("export {DEFAULT_URI}={}\n", driver.uri()).bytes());
-    }
     match frame {
         Frame::Locked(lock) => out.extend(take(lock).bytes()),
         Frame::Effect(Some(lock)) => out.extend(guard(lock).bytes()),
@@ -132,7 +130,7 @@ pub(super) fn script(jobs: &[Job], frame: Frame<'_>, driver: Option<Driver>) -> 
             if let Some(ready) = index.checked_sub(AT_ONCE) {
                 out.extend(format!("collect {ready} \"$p{ready}\"\n").bytes());
             }
-            start(&mut out, index, job);
+            start(&mut out, index, job, driver);
         }
         for index in jobs.len().saturating_sub(AT_ONCE)..jobs.len() {
             out.extend(format!("collect {index} \"$p{index}\"\n").bytes());
@@ -152,6 +150,7 @@ const PREPARE: &str = r#"{
 printf '\n%s\n' 'BEGIN'
 [ -O /proc ] || { printf 'not-root\n'; exit 0; }
 export LC_ALL=C PATH="${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+unset VIRSH_DEFAULT_CONNECT_URI VIRSH_DEBUG VIRSH_LOG_FILE LIBVIRT_DEBUG LIBVIRT_LOG_FILTERS LIBVIRT_LOG_OUTPUTS
 umask 022
 cd /
 "#;
@@ -258,7 +257,7 @@ const HOLD: &str = "exec >/dev/null 2>&1\nwhile [ -n \"$(timeout 90 head -c 1 7>
 /// Time between two signs of life of a held lock.
 pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
 
-fn start(out: &mut Vec<u8>, index: usize, job: &Job) {
+fn start(out: &mut Vec<u8>, index: usize, job: &Job, driver: Option<Driver>) {
     let input = match &job.stdin {
         None => "",
         Some(bytes) => {
@@ -269,7 +268,8 @@ fn start(out: &mut Vec<u8>, index: usize, job: &Job) {
     };
     let seconds = job.deadline.as_secs() + u64::from(job.deadline.subsec_nanos() > 0);
     let mut line = format!("{input} timeout -k {} {}", KILL_AFTER.as_secs(), seconds.max(1));
-    for word in &job.argv {
+    let argv: Vec<&str> = job.argv.iter().map(String::as_str).collect();
+    for word in virsh::with_uri(&argv, driver) {
         line.push(' ');
         line.push_str(&quote::word(word));
     }

@@ -16,6 +16,7 @@ mod process;
 pub mod quote;
 pub mod secrets;
 pub mod ssh;
+pub mod virsh;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

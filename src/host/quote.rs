@@ -2,7 +2,8 @@
 //!
 //! Pure. Used for the scripts that `host` sends and for those that `stor plan --script` prints for people.
 
-use crate::model::Command;
+use super::virsh;
+use crate::model::{Command, Driver};
 
 /// Quotes one word so that any POSIX shell reads back exactly these bytes (POSIX.1-2024, XCU 2.2.2).
 ///
@@ -32,15 +33,12 @@ pub(super) fn bytes(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Quotes a command's program and arguments, separated by blanks.
+/// Quotes a command's program and arguments, separated by blanks, for a host that has this driver.
 #[must_use]
-pub fn line(command: &Command) -> String {
-    let mut out = word(command.program);
-    for arg in &command.args {
-        out.push(' ');
-        out.push_str(&word(arg));
-    }
-    out
+pub fn line(command: &Command, driver: Option<Driver>) -> String {
+    let words: Vec<&str> =
+        [command.program].into_iter().chain(command.args.iter().map(String::as_str)).collect();
+    virsh::with_uri(&words, driver).into_iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -55,6 +53,6 @@ mod tests {
         for (text, quoted) in [("", "''"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("A=1", "'A=1'")] {
             assert_eq!(word(text), quoted);
         }
-        assert_eq!(line(&Command::new("echo").args(["$(id)", "a;b", "~"])), "echo '$(id)' 'a;b' '~'");
+        assert_eq!(line(&Command::new("echo").args(["$(id)", "a;b", "~"]), None), "echo '$(id)' 'a;b' '~'");
     }
 }

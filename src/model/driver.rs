@@ -14,9 +14,6 @@ pub enum Driver {
     Xen,
 }
 
-/// The variable by which libvirt's clients choose a daemon (<https://libvirt.org/uri.html>, "Default URI choice").
-pub const DEFAULT_URI: &str = "LIBVIRT_DEFAULT_URI";
-
 impl Driver {
     /// The scheme of its URIs (<https://libvirt.org/uri.html>).
     #[must_use]

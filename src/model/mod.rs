@@ -23,7 +23,7 @@ pub mod chain;
 pub use cancel::Cancel;
 pub use chain::chain;
 pub use command::{Answer, Command, Output, Query, Stdin};
-pub use driver::{DEFAULT_URI, Driver};
+pub use driver::Driver;
 pub use effect::{BlockLine, BlockSpec, Effect, FileContent, FileMode, FileSpec, ImageSpec, PeerKey};
 pub use finding::{Finding, FindingCode, Severity};
 pub use guest::{Accel, Autostart, GuestShape, KernelBoot};

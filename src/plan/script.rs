@@ -9,8 +9,9 @@ use super::Plan;
 use super::expand::{Action, NO_SUCH_FILE, expand};
 use crate::host::block::{begin_mark, end_mark};
 use crate::host::quote::{line, word};
+use crate::host::virsh::with_uri;
 use crate::model::{
-    BlockLine, BlockSpec, Command, DEFAULT_URI, Driver, FileContent, FileSpec, PeerKey, Stdin, Step, Wave,
+    BlockLine, BlockSpec, Command, Driver, FileContent, FileSpec, PeerKey, Stdin, Step, Wave,
 };
 use crate::spec::Cluster;
 
@@ -43,6 +44,8 @@ fn slug(wave: Wave) -> String {
 #[derive(Default)]
 struct Script {
     text: String,
+    /// What runs the guests of the section's host.
+    driver: Option<Driver>,
     /// What `virsh undefine` is told, so that it leaves what the section's host keeps of a guest beside its definition.
     keep: &'static str,
 }
@@ -85,15 +88,12 @@ impl Script {
         self.line("");
         self.comment(&format!("==== {} ({address}): {wave} ====", first.host));
         self.line(format!("'{} {}')", first.host, slug(wave)));
+        self.driver = cluster.driver_of(&first.host);
         // Xen's driver knows no such flags, and leaves a guest's files alone.
-        self.keep = match cluster.driver_of(&first.host) {
+        self.keep = match self.driver {
             Some(Driver::Xen) => "",
             Some(Driver::Qemu) | None => " --keep-nvram --keep-tpm",
         };
-        // QEMU's daemon is what virsh chooses for root by itself.
-        if let Some(driver @ Driver::Xen) = cluster.driver_of(&first.host) {
-            self.line(format!("export {DEFAULT_URI}={}", driver.uri()));
-        }
         for step in steps {
             self.step(step);
         }
@@ -124,6 +124,7 @@ impl Script {
     }
 
     fn action(&mut self, action: &Action<'_>) {
+        let virsh = with_uri(&["virsh"], self.driver).join(" ");
         match action {
             Action::Run(command) => self.command(command),
             Action::MustBeAbsent { probe, subject } => self.must_be_absent(probe, subject),
@@ -136,28 +137,28 @@ impl Script {
                     "First copy {source} of the machine that runs stor to {here} on this host."
                 ));
                 let here = word(&here);
-                self.line(format!("{} \"$(wc -c <{here})\" <{here}", line(command)));
+                self.line(format!("{} \"$(wc -c <{here})\" <{here}", line(command, self.driver)));
             }
             Action::EnsurePool { name, xml } => {
                 let name = word(name);
-                self.here("virsh pool-define /dev/stdin", xml);
-                self.line(format!("virsh pool-build {name}"));
+                self.here(&format!("{virsh} pool-define /dev/stdin"), xml);
+                self.line(format!("{virsh} pool-build {name}"));
                 self.line(format!(
-                    "virsh pool-info {name} | grep -q '^State: *running' || virsh pool-start {name}"
+                    "{virsh} pool-info {name} | grep -q '^State: *running' || {virsh} pool-start {name}"
                 ));
-                self.line(format!("virsh pool-autostart {name}"));
+                self.line(format!("{virsh} pool-autostart {name}"));
             }
             Action::RemovePool { name } => {
                 let name = word(name);
-                self.line(format!("if virsh pool-info {name} >/dev/null 2>&1; then"));
-                self.line(format!("    if virsh pool-info {name} | grep -q '^State: *running'; then virsh pool-destroy {name}; fi"));
-                self.line(format!("    virsh pool-undefine {name}"));
+                self.line(format!("if {virsh} pool-info {name} >/dev/null 2>&1; then"));
+                self.line(format!("    if {virsh} pool-info {name} | grep -q '^State: *running'; then {virsh} pool-destroy {name}; fi"));
+                self.line(format!("    {virsh} pool-undefine {name}"));
                 self.line("fi");
             }
             Action::EnsureSecret { id, xml, .. } => {
-                self.here("virsh secret-define /dev/stdin", xml);
+                self.here(&format!("{virsh} secret-define /dev/stdin"), xml);
                 self.comment("The value is secret and not shown here: virsh asks for it on the terminal.");
-                self.line(format!("virsh secret-set-value {id} --interactive"));
+                self.line(format!("{virsh} secret-set-value {id} --interactive"));
             }
             Action::Stamp(file) => {
                 let path = &file.path;
@@ -165,25 +166,25 @@ impl Script {
                 self.comment("the next `stor apply` gives libvirt the value once more.");
             }
             Action::RemoveSecret { id } => {
-                self.line(format!("if virsh secret-dumpxml {id} >/dev/null 2>&1; then"));
-                self.line(format!("    virsh secret-undefine {id}"));
+                self.line(format!("if {virsh} secret-dumpxml {id} >/dev/null 2>&1; then"));
+                self.line(format!("    {virsh} secret-undefine {id}"));
                 self.line("fi");
             }
-            Action::DefineGuest { xml, .. } => self.here("virsh define /dev/stdin", xml),
+            Action::DefineGuest { xml, .. } => self.here(&format!("{virsh} define /dev/stdin"), xml),
             Action::UndefineGuest { name } => {
                 let keep = self.keep;
-                self.line(format!("virsh undefine {}{keep}", word(name)));
+                self.line(format!("{virsh} undefine {}{keep}", word(name)));
             }
         }
     }
 
     fn command(&mut self, command: &Command) {
         match &command.stdin {
-            Stdin::Empty => self.line(line(command)),
-            Stdin::Text(text) => self.here(&line(command), text),
+            Stdin::Empty => self.line(line(command, self.driver)),
+            Stdin::Text(text) => self.here(&line(command, self.driver), text),
             Stdin::Secret(_) => {
                 self.comment("It reads a secret, which is not shown here: type it and end with Ctrl-D.");
-                self.line(format!("{} <{FROM_TERMINAL}", line(command)));
+                self.line(format!("{} <{FROM_TERMINAL}", line(command, self.driver)));
             }
         }
     }
@@ -205,7 +206,7 @@ impl Script {
     }
 
     fn must_be_absent(&mut self, probe: &Command, subject: &str) {
-        self.line(format!("if found=$({} 2>&1); then", line(probe)));
+        self.line(format!("if found=$({} 2>&1); then", line(probe, self.driver)));
         self.line(format!("    echo {} >&2; exit 1", word(&format!("{subject} exists already"))));
         self.line("fi");
         self.line(format!(

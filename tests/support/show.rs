@@ -65,5 +65,5 @@ fn command(command: &Command) -> String {
         shown.args.remove(1);
     }
     shown.stdin = Stdin::Empty;
-    quote::line(&shown)
+    quote::line(&shown, None)
 }

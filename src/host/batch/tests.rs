@@ -83,3 +83,21 @@ fn a_lock_ends_with_the_signs_of_life_although_standard_input_stays_open() {
         assert!(!left.iter().any(|name| name.to_str().unwrap().contains("shared")), "{left:?}");
     }
 }
+
+#[test]
+fn a_virsh_is_told_its_daemon_whatever_the_host_would_choose() {
+    let job = |words: &[&str]| Job {
+        argv: words.iter().map(|word| (*word).to_owned()).collect(),
+        stdin: None,
+        deadline: Duration::from_secs(1),
+        words: String::new(),
+    };
+    for frame in [Frame::Queries, Frame::Effect(None)] {
+        let jobs =
+            [job(&["virsh", "-r", "list --all"]), job(&["virsh", "-q", "-c", "test:///default", "list"])];
+        let text = String::from_utf8(script(&jobs, frame, Some(Driver::Qemu))).unwrap();
+        assert!(text.contains(" virsh -c qemu:///system -r 'list --all' "), "{text}");
+        assert!(text.contains(" virsh -q -c test:///default list "), "{text}");
+        assert!(text.contains("unset VIRSH_DEFAULT_CONNECT_URI "), "{text}");
+    }
+}
