@@ -17,11 +17,13 @@ mod layers;
 mod read;
 mod state;
 pub use layers::{ChainEnd, Layer, LayerRole, stands_alone};
+mod uses;
 pub use read::{
     CpuSummary, DiskAccess, DiskSource, DiskSummary, DomainSummary, InterfaceSummary, LocalDevice,
     LocalEffect, read,
 };
 pub use state::{StateFile, StateKind};
+pub use uses::{DiskUse, uses};
 
 /// What runs a guest (`<domain type=..>`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -226,6 +228,20 @@ fn disk(image: GuestDisk<'_>, kind: DomainType) -> Element {
         .child(driver)
         .child(source)
         .child(Element::new("target").with("dev", "vda").with("bus", "virtio"))
+}
+
+/// Gives XML of the user's own this UUID if it has none, so that the domain is known by it from its first moment on: else libvirt
+/// would make one up. All else stays, byte for byte.
+///
+/// # Errors
+/// [`LibvirtError::Xml`] when the text is no XML of a domain.
+pub fn with_uuid(text: &str, uuid: &str) -> Result<String, LibvirtError> {
+    if read(text)?.uuid.is_some() {
+        return Ok(text.to_owned());
+    }
+    let added = xml::after_child(text, "name", &format!("<uuid>{uuid}</uuid>"), "a domain")?;
+    added
+        .ok_or_else(|| LibvirtError::Xml { what: "a domain".to_owned(), reason: "it has no name".to_owned() })
 }
 
 /// Checks that XML which the user wrote defines the guest that it is given for.

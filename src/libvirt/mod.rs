@@ -178,7 +178,7 @@ pub struct NodeFacts {
 /// What a migration asks of libvirt. Always peer to peer, live, persistent, undefining at the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationRequest {
-    /// Domain name.
+    /// The domain's UUID.
     pub domain: String,
     /// Destination's libvirt URI as the *source host* resolves it.
     pub destination: String,
@@ -238,7 +238,14 @@ pub struct JobStats {
     pub setup: Option<Duration>,
 }
 
-/// One host's libvirt daemon. Every call is blocking, and has a deadline only behind [`bounded::Bounded`].
+/// Tells whether a domain is meant by its UUID, 36 characters with hyphens, and not by its name.
+#[must_use]
+pub fn is_uuid(domain: &str) -> bool {
+    domain.len() == 36 && uuid::Uuid::try_parse(domain).is_ok()
+}
+
+/// One host's libvirt daemon. Every call is blocking, and has a deadline only behind [`bounded::Bounded`]. A domain is
+/// meant by its UUID where one is given ([`is_uuid`]), which no other has, and otherwise by its name.
 pub trait Hypervisor: Send + Sync {
     /// The host.
     fn host(&self) -> &HostId;
@@ -252,11 +259,11 @@ pub trait Hypervisor: Send + Sync {
     /// # Errors
     /// [`LibvirtError`]
     fn domains(&self) -> Result<Vec<DomainFacts>, LibvirtError>;
-    /// One domain; `None` when the daemon says that it has none of this name.
+    /// One domain; `None` when the daemon says that it has none of this UUID or name.
     ///
     /// # Errors
     /// [`LibvirtError`]
-    fn domain(&self, name: &str) -> Result<Option<DomainFacts>, LibvirtError>;
+    fn domain(&self, domain: &str) -> Result<Option<DomainFacts>, LibvirtError>;
     /// A domain's persistent definition with all that it holds, passwords of consoles among it.
     ///
     /// # Errors

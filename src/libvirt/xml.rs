@@ -219,6 +219,38 @@ pub fn cut<'a>(text: &'a str, name: &str, what: &str) -> Result<Option<&'a str>,
     }
 }
 
+/// Adds a line right after the first child of this name of the root element; all else stays, byte for byte. `None` when there is no
+/// such child.
+///
+/// # Errors
+/// [`LibvirtError::Xml`] with `what` when the text is not well-formed up to there.
+pub fn after_child(text: &str, name: &str, added: &str, what: &str) -> Result<Option<String>, LibvirtError> {
+    let fail = |reason: String| LibvirtError::Xml { what: what.to_owned(), reason };
+    let mut reader = Reader::from_str(text);
+    let mut depth = 0_usize;
+    loop {
+        match reader.read_event().map_err(|error| fail(error.to_string()))? {
+            Event::Start(tag) if depth == 1 && tag.name().as_ref() == name.as_bytes() => {
+                reader.read_to_end(tag.name()).map_err(|error| fail(error.to_string()))?;
+            }
+            Event::Empty(tag) if depth == 1 && tag.name().as_ref() == name.as_bytes() => {}
+            Event::Start(_) => {
+                depth += 1;
+                continue;
+            }
+            Event::End(_) => {
+                depth = depth.saturating_sub(1);
+                continue;
+            }
+            Event::Eof => return Ok(None),
+            _ => continue,
+        }
+        let at = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
+        let halves = text.get(..at).zip(text.get(at..));
+        return Ok(halves.map(|(before, after)| format!("{before}\n  {added}{after}")));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

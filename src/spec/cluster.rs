@@ -1,11 +1,12 @@
 //! What a resolved cluster file says: the types that every later stage works with.
 //!
-//! Imports `model` and the backends' `spec.rs`. No parsing and no defaults here: `raw` and `resolve` make these values.
+//! Imports `model`, `libvirt::domain_xml` (a guest's UUID) and the backends' `spec.rs`. No parsing and no defaults here: `raw` and `resolve` make these values.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::libvirt::domain_xml;
 use crate::model::{
     AbsPath, ByteSize, ClusterName, Driver, GuestId, GuestShape, HostId, HostSpec, ImageFormat, ImageId,
     Rate, SecretRef, Secrets, StorageId,
@@ -72,6 +73,17 @@ impl Cluster {
     #[must_use]
     pub fn address_of(&self, host: &HostId) -> &str {
         self.hosts.get(host).map_or("", |host| host.address.as_str())
+    }
+
+    /// The UUID of a guest's domain, which alone tells it from another of the same name: that of the user's own XML, or else
+    /// one that follows from the names of cluster and guest and is written into what stor defines.
+    #[must_use]
+    pub fn guest_uuid(&self, guest: &GuestId) -> String {
+        let written = self.guests.get(guest).and_then(|entry| match &entry.definition {
+            GuestDefinition::Generated(_) => None,
+            GuestDefinition::Written { xml, .. } => domain_xml::read(xml).ok()?.uuid,
+        });
+        written.unwrap_or_else(|| domain_xml::guest_uuid(&self.name, guest).to_string())
     }
 
     /// The images on one storage, sorted.

@@ -5,17 +5,22 @@
 use super::cluster::ImageEntry;
 use super::resolve::Storages;
 use crate::libvirt::LibvirtError;
-use crate::libvirt::domain_xml::{DiskAccess, DiskSource, read as read_xml};
-use crate::model::{AbsPath, GuestId, ImageFormat, ImageId, StorageId};
-use crate::storage::spec::StorageSpec;
+use crate::libvirt::domain_xml::{DiskAccess, DiskSource, DiskUse, read as read_xml, uses};
+use crate::libvirt::is_uuid;
+use crate::model::{ClusterName, GuestId, ImageFormat, ImageId, StorageId};
+use crate::storage::spec::{Leads, Source, StorageSpec};
 
-/// The images of a guest.
+/// What a guest uses.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Disks {
-    /// All of them, sorted.
+    /// All its images, sorted.
     pub all: Vec<ImageId>,
     /// Those that it may write.
     pub written: Vec<ImageId>,
+    /// Those that it only reads, as a disk or as a layer of one.
+    pub read: Vec<ImageId>,
+    /// What it uses outside of the cluster's storage.
+    pub outside: Vec<DiskUse>,
 }
 
 /// Says what is wrong with a domain XML.
@@ -31,6 +36,12 @@ pub enum DomainError {
         found: String,
         /// Name in the cluster file.
         guest: GuestId,
+    },
+    /// The UUID is none.
+    #[error("its UUID {found:?} is none")]
+    Uuid {
+        /// What stands there.
+        found: String,
     },
     /// A disk lies on a storage of the cluster but is no image of the file.
     #[error("disk {target} uses {place}, which is no image of the cluster file")]
@@ -60,10 +71,13 @@ impl DomainError {
         match self {
             Self::Xml(_) => None,
             Self::Name { .. } => Some("give both the same name".to_owned()),
-            Self::NoImage { .. } => {
-                Some("declare it under images; the file is called NAME.img or NAME.qcow2".to_owned())
+            Self::Uuid { .. } => {
+                Some("write one as `uuidgen` prints it, or leave the element out".to_owned())
             }
             Self::Format { format, .. } => Some(format!("write <driver name='qemu' type='{format}'/>")),
+            Self::NoImage { .. } => Some(
+                "declare it under images; a file is called NAME.img or NAME.qcow2, a LUN NAME".to_owned(),
+            ),
         }
     }
 }
@@ -74,6 +88,7 @@ impl DomainError {
 pub fn read(
     xml: &str,
     guest: &GuestId,
+    cluster: Option<&ClusterName>,
     images: &[&ImageEntry],
     storage: &Storages,
 ) -> Result<Disks, DomainError> {
@@ -81,71 +96,114 @@ pub fn read(
     if domain.name != guest.as_str() {
         return Err(DomainError::Name { found: domain.name, guest: guest.clone() });
     }
+    if let Some(uuid) = &domain.uuid
+        && !is_uuid(uuid)
+    {
+        return Err(DomainError::Uuid { found: uuid.clone() });
+    }
     let mut disks = Disks::default();
-    for disk in &domain.disks {
-        let Some((place, on_storage)) = place(&disk.source, storage) else { continue };
-        let image = images
-            .iter()
-            .find(|image| storage.get(&image.storage).is_some_and(|spec| file_at(image, spec, &disk.source)));
+    for used in uses(xml).map_err(DomainError::Xml)? {
+        let here = |id: &StorageId, spec: &StorageSpec| leads(cluster, id, spec, &used.source);
+        let image = images.iter().find(|image| {
+            storage.get(&image.storage).is_some_and(|spec| is_image(image, &here(&image.storage, spec)))
+        });
+        let on_storage = || storage.iter().any(|(id, spec)| here(id, spec) != Leads::Elsewhere);
+        // A layer that nobody declares is read from wherever it is; a disk of its own has to be known.
+        let disk = domain.disks.iter().find(|disk| disk.target == used.target && disk.source == used.source);
+        if let (Some(image), Some(disk)) = (image, disk)
+            && disk.format.as_deref().unwrap_or("raw") != image.format.to_string()
+        {
+            return Err(DomainError::Format {
+                target: disk.target.clone(),
+                image: image.id.clone(),
+                found: disk.format.clone().unwrap_or_else(|| "raw".to_owned()),
+                format: image.format,
+            });
+        }
         match image {
-            None if on_storage => return Err(DomainError::NoImage { target: disk.target.clone(), place }),
-            None => {}
-            Some(image) if disk.format.as_deref().unwrap_or("raw") != image.format.to_string() => {
-                return Err(DomainError::Format {
-                    target: disk.target.clone(),
-                    image: image.id.clone(),
-                    found: disk.format.clone().unwrap_or_else(|| "raw".to_owned()),
-                    format: image.format,
-                });
+            None if disk.is_some() && on_storage() => {
+                let (target, place) = (used.target, shown(&used.source));
+                return Err(DomainError::NoImage { target, place });
             }
-            Some(image) => {
-                disks.all.push(image.id.clone());
-                // A CD-ROM drive never writes, whether or not the XML says so.
-                if disk.access != DiskAccess::ReadOnly && disk.device != "cdrom" {
-                    disks.written.push(image.id.clone());
-                }
-            }
+            None if on_storage() => {}
+            None => disks.outside.push(used),
+            Some(image) if used.access == DiskAccess::ReadOnly => disks.read.push(image.id.clone()),
+            Some(image) => disks.written.push(image.id.clone()),
         }
     }
-    disks.all.sort();
-    disks.all.dedup();
+    disks.read.retain(|image| !disks.written.contains(image));
+    disks.all = disks.written.iter().chain(&disks.read).cloned().collect();
+    for list in [&mut disks.all, &mut disks.written, &mut disks.read] {
+        list.sort();
+        list.dedup();
+    }
     Ok(disks)
 }
 
-/// Where a disk is, for a person, and whether that is on a storage of the cluster.
-fn place(source: &DiskSource, storage: &Storages) -> Option<(String, bool)> {
+/// Where a source is, for a person.
+pub fn shown(source: &DiskSource) -> String {
     match source {
-        DiskSource::File(path) => {
-            let within =
-                |mount: &AbsPath| AbsPath::new(path.as_str()).is_ok_and(|path| path.is_within(mount));
-            let on_mount = |spec: &StorageSpec| spec.mounted_at().is_some_and(within);
-            Some((path.clone(), storage.values().any(on_mount)))
-        }
-        DiskSource::Network { protocol, name, .. } => {
-            let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
-            let is_here = |(id, spec): (&StorageId, &StorageSpec)| {
-                let (own, place) = spec.network_place(id);
-                own == protocol && place == directory
-            };
-            Some((format!("{protocol} {name}"), storage.iter().any(is_here)))
-        }
-        DiskSource::Volume { pool, volume } => {
-            Some((format!("{volume} in pool {pool}"), storage.keys().any(|id| id.as_str() == pool)))
-        }
-        DiskSource::Block(_) | DiskSource::Empty | DiskSource::Other(_) => None,
+        DiskSource::File(path) | DiskSource::Block(path) | DiskSource::Other(path) => tidy(path),
+        DiskSource::Network { protocol, name, .. } => format!("{protocol} {}", tidy(name)),
+        DiskSource::Volume { pool, volume } => format!("{volume} in pool {pool}"),
+        DiskSource::Empty => "nothing".to_owned(),
     }
 }
 
-/// Tells whether a disk source is this image.
-fn file_at(image: &ImageEntry, spec: &StorageSpec, source: &DiskSource) -> bool {
-    let file = image.file_name();
+/// Where a source leads, seen from one storage.
+pub fn leads(
+    cluster: Option<&ClusterName>,
+    id: &StorageId,
+    spec: &StorageSpec,
+    source: &DiskSource,
+) -> Leads {
     match source {
-        DiskSource::File(path) => AbsPath::new(path.as_str())
-            .is_ok_and(|path| spec.mounted_at() == Some(&path.parent()) && path.file_name() == file),
-        DiskSource::Network { protocol, name, .. } => {
-            spec.network_name(&image.storage, &image.id, &file) == (protocol, name.clone())
+        DiskSource::File(path) | DiskSource::Block(path) => {
+            spec.leads(cluster, id, &Source::Path(&tidy(path)))
         }
-        DiskSource::Volume { pool, volume } => pool == image.storage.as_str() && *volume == file,
-        DiskSource::Block(_) | DiskSource::Empty | DiskSource::Other(_) => false,
+        DiskSource::Volume { pool, volume } => spec.leads(cluster, id, &Source::Volume { pool, volume }),
+        DiskSource::Network { protocol, name, .. } => {
+            spec.leads(cluster, id, &Source::Network { protocol, name: &tidy(name) })
+        }
+        DiskSource::Empty | DiskSource::Other(_) => Leads::Elsewhere,
+    }
+}
+
+/// Tells whether what a source leads to on an image's storage is this image: its file, or the LUN of its name.
+pub fn is_image(image: &ImageEntry, leads: &Leads) -> bool {
+    match leads {
+        Leads::File(name) => *name == image.file_name(),
+        Leads::Lun(name) => *name == image.id,
+        Leads::Elsewhere | Leads::Undeclared => false,
+    }
+}
+
+/// The same path or name without doubled slashes, `.` and `..`, which libvirt leaves as they are.
+fn tidy(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => _ = parts.pop(),
+            part => parts.push(part),
+        }
+    }
+    format!("{}{}", if path.starts_with('/') { "/" } else { "" }, parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_compared_as_the_kernel_walks_it() {
+        for (path, same) in [
+            ("/a//b/./c", "/a/b/c"),
+            ("/a/b/../c.img", "/a/c.img"),
+            ("gfs//web1.img", "gfs/web1.img"),
+            ("/../x", "/x"),
+        ] {
+            assert_eq!(tidy(path), same);
+        }
     }
 }

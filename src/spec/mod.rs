@@ -6,7 +6,7 @@
 //! belongs in `storage/`.
 
 mod cluster;
-mod domain;
+pub mod domain;
 mod error;
 mod files;
 pub mod input;

@@ -60,7 +60,8 @@ pub fn resolve(raw: RawCluster, base: &Path, problems: &mut Problems) -> Option<
     }
     space.check(|host| roles.get(host).is_some_and(|role| role.is_hypervisor()), problems);
     let images = images::resolve(raw.images.unwrap_or_default(), (&storage_ids, &storage), base, problems);
-    let around = guests::Around { roles: &roles, images: &images, storage: &storage, base };
+    let around =
+        guests::Around { cluster: name.as_ref(), roles: &roles, images: &images, storage: &storage, base };
     let guests = guests::resolve(raw.guests.unwrap_or_default(), &around, problems);
     let migration = migration::resolve(raw.migration.unwrap_or_default(), problems);
     let images = images.into_iter().filter_map(|(id, image)| Some((id, image?))).collect();

@@ -7,10 +7,10 @@ use serde::Deserialize;
 pub use super::gluster::spec::GlusterSpec;
 use super::gluster::spec::RawGluster;
 pub use super::iscsi::spec::IscsiSpec;
-use super::iscsi::spec::RawIscsi;
+use super::iscsi::spec::{LunPath, RawIscsi};
 pub use super::nfs::spec::NfsSpec;
 use super::nfs::spec::RawNfs;
-use crate::model::{AbsPath, ByteSize, ImageFormat, ImageId, SecretRef, StorageId};
+use crate::model::{AbsPath, ByteSize, ClusterName, ImageFormat, ImageId, SecretRef, StorageId};
 use crate::spec::Declared;
 use crate::spec::input::Text;
 use crate::spec::problem::Problem;
@@ -24,6 +24,50 @@ pub enum Access {
     Mount,
     /// QEMU's own client reaches it; nothing is mounted, there is no pool.
     Direct,
+}
+
+/// The source of a guest's disk, paths and names without doubled slashes and dots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source<'a> {
+    /// A file or block device.
+    Path(&'a str),
+    /// A volume of a pool.
+    Volume {
+        /// Pool.
+        pool: &'a str,
+        /// Volume.
+        volume: &'a str,
+    },
+    /// Reached by QEMU itself.
+    Network {
+        /// `gluster`, `nfs`, `iscsi`, `rbd` ...
+        protocol: &'a str,
+        /// Name within the protocol.
+        name: &'a str,
+    },
+}
+
+/// Where the source of a disk leads, seen from one storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leads {
+    /// To another place.
+    Elsewhere,
+    /// To this storage, but to nothing of it that the file names.
+    Undeclared,
+    /// To this file of it, below its directory.
+    File(String),
+    /// To the LUN of this name.
+    Lun(ImageId),
+}
+
+impl Leads {
+    fn to_lun(path: LunPath<'_>) -> Self {
+        match path {
+            LunPath::Elsewhere => Self::Elsewhere,
+            LunPath::Undeclared => Self::Undeclared,
+            LunPath::Lun(lun) => Self::Lun(lun.name.clone()),
+        }
+    }
 }
 
 /// One entry of `storage:`; exactly one backend key.
@@ -106,16 +150,35 @@ impl StorageSpec {
         }
     }
 
-    /// The name of a file in a guest's `<source protocol=.. name=..>` when QEMU reaches it itself: protocol and name.
+    /// Which file or LUN of this storage the source of a guest's disk means, by whatever way: its mount, its pool, a protocol of QEMU, a
+    /// device.
     #[must_use]
-    pub fn network_name(&self, id: &StorageId, image: &ImageId, file: &str) -> (&'static str, String) {
-        let (protocol, directory) = self.network_place(id);
-        match self {
-            Self::Gluster(_) | Self::Nfs(_) => (protocol, format!("{directory}/{file}")),
-            // An image that is no LUN has no name; 0 is none that a LUN may have.
-            Self::Iscsi(spec) => {
-                (protocol, format!("{directory}/{}", spec.lun(image).map_or(0, |lun| lun.number)))
+    pub fn leads(&self, cluster: Option<&ClusterName>, id: &StorageId, source: &Source<'_>) -> Leads {
+        let file = |name: &str| Leads::File(name.to_owned());
+        match (self, source) {
+            (Self::Iscsi(spec), Source::Path(path)) => Leads::to_lun(spec.at_path(cluster, id, path)),
+            (Self::Iscsi(spec), Source::Volume { pool, volume }) if *pool == id.as_str() => {
+                Leads::to_lun(spec.numbered(volume.rsplit(':').next().unwrap_or_default()))
             }
+            (Self::Iscsi(spec), Source::Network { protocol, name }) => {
+                let (own, iqn) = self.network_place(id);
+                let (target, lun) = name.rsplit_once('/').unwrap_or((name, "0"));
+                let here = *protocol == own && target == iqn;
+                if here { Leads::to_lun(spec.numbered(lun)) } else { Leads::Elsewhere }
+            }
+            (Self::Gluster(_) | Self::Nfs(_), Source::Path(path)) => {
+                let below = self.mounted_at().and_then(|mount| path.strip_prefix(mount.as_str()));
+                below.and_then(|below| below.strip_prefix('/')).map_or(Leads::Elsewhere, file)
+            }
+            (Self::Gluster(_) | Self::Nfs(_), Source::Volume { pool, volume }) if *pool == id.as_str() => {
+                file(volume)
+            }
+            (Self::Gluster(_) | Self::Nfs(_), Source::Network { protocol, name }) => {
+                let (own, place) = self.network_place(id);
+                let below = name.strip_prefix(&place).and_then(|below| below.strip_prefix('/'));
+                below.filter(|_| *protocol == own).map_or(Leads::Elsewhere, file)
+            }
+            (_, Source::Volume { .. }) => Leads::Elsewhere,
         }
     }
 

@@ -166,7 +166,7 @@ pub fn read(text: &str) -> Result<DomainSummary, LibvirtError> {
     let os_type = root.at("os/type");
     Ok(DomainSummary {
         name: root.text_at("name").ok_or_else(|| fail("it has no name".to_owned()))?.to_owned(),
-        uuid: root.text_at("uuid").map(str::to_ascii_lowercase),
+        uuid: root.text_at("uuid").map(canonical),
         kind: root.attribute("type").unwrap_or_default().to_owned(),
         memory: root.first("memory").and_then(size),
         vcpus: root.text_at("vcpu").and_then(|text| text.parse().ok()),
@@ -185,6 +185,12 @@ pub fn read(text: &str) -> Result<DomainSummary, LibvirtError> {
         local_devices: local_devices(devices),
         state: state::read(&root, devices),
     })
+}
+
+/// libvirt takes a UUID with or without hyphens, in either case, and shows it with hyphens in lower case (`virUUIDParse`).
+fn canonical(uuid: &str) -> String {
+    let digits: String = uuid.chars().filter(|c| *c != '-').collect();
+    uuid::Uuid::try_parse(&digits).map_or_else(|_| uuid.to_ascii_lowercase(), |uuid| uuid.to_string())
 }
 
 fn disk(element: &Element) -> DiskSummary {

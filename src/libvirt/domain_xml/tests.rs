@@ -210,3 +210,15 @@ fn what_a_host_keeps_of_a_guest_beside_its_disks_is_read() {
         assert_eq!(read(os, devices), expected, "{os}{devices}");
     }
 }
+
+#[test]
+fn a_uuid_is_added_after_the_name_and_nothing_else_changes() {
+    let text = "<?xml version='1.0'?>\n<!-- mine --><domain type='kvm'>\n  <metadata><name>no</name></metadata>\n  <name>a</name>\n  <memory>1</memory></domain>\n";
+    let uuid = "4575b92c-84a1-5fa3-b9bf-daff66c1b236";
+    let with = with_uuid(text, uuid).unwrap();
+    assert_eq!(with, text.replace("<name>a</name>", &format!("<name>a</name>\n  <uuid>{uuid}</uuid>")));
+    assert_eq!(with_uuid(&with, "other").unwrap(), with);
+    assert_eq!(read(&with).unwrap().uuid.as_deref(), Some(uuid));
+    let odd = with.replace(uuid, "4575B92C84A15FA3B9BFDAFF66C1B236");
+    assert_eq!(read(&odd).unwrap().uuid.as_deref(), Some(uuid), "libvirt takes it without hyphens");
+}

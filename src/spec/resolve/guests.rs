@@ -11,14 +11,18 @@ use super::super::problem::{Problem, Problems};
 use super::super::raw::{RawAccel, RawBoot, RawGuest};
 use super::super::scalar::Mac;
 use super::{Storages, lookup, named, number, optional};
-use crate::libvirt::domain_xml;
+use crate::libvirt::domain_xml::{self, DiskAccess};
 use crate::model::{
-    Accel, Autostart, ByteSize, Driver, GuestId, GuestShape, HostId, ImageId, KernelBoot, Role,
+    Accel, Autostart, ByteSize, ClusterName, Driver, GuestId, GuestShape, HostId, ImageId, KernelBoot, Role,
 };
+
+mod shared;
 
 /// What guests refer to.
 #[derive(Debug)]
 pub struct Around<'a> {
+    /// The cluster's name, if it has a proper one.
+    pub cluster: Option<&'a ClusterName>,
     /// The declared hosts.
     pub roles: &'a BTreeMap<HostId, Role>,
     /// The declared images.
@@ -33,6 +37,11 @@ pub struct Around<'a> {
 #[derive(Debug, Default)]
 struct Taken {
     images: BTreeMap<ImageId, (GuestId, Place)>,
+    /// Images that a guest only reads.
+    read: Vec<(ImageId, GuestId, Place)>,
+    /// What guests use outside of the cluster's storage, by what tells it from all else.
+    outside: BTreeMap<String, Vec<(GuestId, Place, DiskAccess)>>,
+    uuids: BTreeMap<String, (GuestId, Place)>,
     macs: BTreeMap<Mac, (GuestId, Place)>,
 }
 
@@ -47,7 +56,7 @@ pub fn resolve(
     for (At { value: id, place }, raw) in named("guests", raw, problems) {
         let on = on(&id, &raw, around, problems);
         let definition = match &raw.domain {
-            Some(_) => written(&id, &raw, around, &mut taken, problems),
+            Some(_) => written(&id, &raw, on.as_ref().map(|(host, _)| host), around, &mut taken, problems),
             None => shape(&id, place, &raw, around, &mut taken, problems).map(GuestDefinition::Generated),
         };
         if let (Some((host, driver)), Some(definition)) = (&on, &definition) {
@@ -55,9 +64,11 @@ pub fn resolve(
         }
         let on = on.map(|(host, _)| host);
         if let (Some(on), Some(definition)) = (on, definition) {
+            take_uuid(&id, place, &definition, around, &mut taken, problems);
             guests.insert(id.clone(), GuestEntry { id, on, definition });
         }
     }
+    shared::check(&taken, problems);
     guests
 }
 
@@ -140,6 +151,31 @@ fn take_image(image: &ImageId, guest: &GuestId, place: Place, taken: &mut Taken,
         return;
     }
     taken.images.insert(image.clone(), (guest.clone(), place));
+}
+
+/// Gives a guest its UUID; libvirt takes two domains with one UUID for one.
+fn take_uuid(
+    id: &GuestId,
+    place: Place,
+    definition: &GuestDefinition,
+    around: &Around<'_>,
+    taken: &mut Taken,
+    problems: &mut Problems,
+) {
+    let own = match definition {
+        GuestDefinition::Generated(_) => None,
+        GuestDefinition::Written { xml, .. } => domain_xml::read(xml).ok().and_then(|summary| summary.uuid),
+    };
+    let derived = || around.cluster.map(|cluster| domain_xml::guest_uuid(cluster, id).to_string());
+    let Some(uuid) = own.or_else(derived) else { return };
+    match taken.uuids.get(&uuid) {
+        None => _ = taken.uuids.insert(uuid, (id.clone(), place)),
+        Some((other, first)) => problems.add(|| {
+            Problem::new(place, format!("guest {id}: its UUID {uuid} is also that of guest {other}"))
+                .and(*first, "first used here")
+                .hint("leave the <uuid> out of one of the domains: stor derives one")
+        }),
+    }
 }
 
 fn shape(
@@ -241,6 +277,7 @@ fn boot(id: &GuestId, raw: &RawBoot, problems: &mut Problems) -> Option<KernelBo
 fn written(
     id: &GuestId,
     raw: &RawGuest,
+    on: Option<&HostId>,
     around: &Around<'_>,
     taken: &mut Taken,
     problems: &mut Problems,
@@ -256,7 +293,7 @@ fn written(
     let path = files::locate(&at, around.base, &subject, problems)?;
     let xml = files::read_domain(&path, &at, &subject, problems)?;
     let known: Vec<_> = around.images.values().flatten().collect();
-    match domain::read(&xml, id, &known, around.storage) {
+    match domain::read(&xml, id, around.cluster, &known, around.storage) {
         Err(why) => {
             problems.add(|| {
                 let message = format!("{subject}: {}: {why}", at.value.0);
@@ -267,6 +304,11 @@ fn written(
         Ok(disks) => {
             for image in &disks.written {
                 take_image(image, id, at.place, taken, problems);
+            }
+            taken.read.extend(disks.read.into_iter().map(|image| (image, id.clone(), at.place)));
+            for used in disks.outside {
+                let users = taken.outside.entry(shared::identity(&used.source, on)).or_default();
+                users.push((id.clone(), at.place, used.access));
             }
             Some(GuestDefinition::Written { xml, images: disks.all })
         }

@@ -11,8 +11,6 @@ pub mod tgt;
 
 use std::collections::BTreeSet;
 
-use uuid::Uuid;
-
 use super::spec::{IscsiAccess, IscsiSpec, LunSpec, PORT, Portal};
 use crate::libvirt::secrets;
 use crate::model::{ClusterName, Command, HostId, ImageLocation, IscsiAuth, Query, StorageId};
@@ -34,8 +32,6 @@ pub const DIRECT_POOL: Need = Need {
     red_hat: &["libvirt-daemon-driver-storage-iscsi-direct"],
     suse: &["libvirt-daemon-driver-storage-iscsi-direct"],
 };
-/// The name space of the identifiers that stor gives to LUNs (UUID version 5, RFC 9562 section 5.5); chosen once at random.
-const NAMESPACE: Uuid = Uuid::from_u128(0x8a3e_51d6_7f0b_4c29_b5e1_0d94_c6f2_3a17);
 
 /// The first line of every file that stor writes for `cluster`.
 #[must_use]
@@ -68,8 +64,7 @@ pub fn portal(cluster: &Cluster, spec: &IscsiSpec) -> Portal {
 /// The serial number of a LUN, from which initiators make its WWID: the same after a restart, on whatever file its data lies.
 #[must_use]
 pub fn serial(cluster: &ClusterName, id: &StorageId, lun: &LunSpec) -> String {
-    let name = format!("{cluster}/{id}/{}", lun.name);
-    Uuid::new_v5(&NAMESPACE, name.as_bytes()).simple().to_string()
+    lun.serial(cluster, id)
 }
 
 /// The name with which a guest logs in to a target. The same on every hypervisor, because a guest moves with its definition.

@@ -6,7 +6,7 @@
 mod lun;
 mod words;
 
-pub use lun::{Allocation, Backing, LunSpec, RawLun};
+pub use lun::{Allocation, Backing, LunSpec, RawLun, wwid};
 pub use words::{ChapUser, Iqn, PORT, Portal, VolumeName};
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::model::{ByteSize, HostId, ImageFormat, ImageId, SecretRef, StorageId};
+use crate::model::{ByteSize, ClusterName, HostId, ImageFormat, ImageId, SecretRef, StorageId};
 use crate::spec::input::{At, Place, Text};
 use crate::spec::problem::Problem;
 use crate::spec::scalar::Address;
@@ -58,6 +58,27 @@ impl IscsiSpec {
         self.luns.iter().find(|lun| lun.name == *image)
     }
 
+    /// The LUN that a device's path names, and whether it names this target at all: udev's links by portal and number, and, of the
+    /// kernel's target, by WWN; a partition of a LUN counts as the LUN.
+    #[must_use]
+    pub fn at_path(&self, cluster: Option<&ClusterName>, id: &StorageId, path: &str) -> LunPath<'_> {
+        if let Some((_, number)) = path.split_once(&format!("-iscsi-{}-lun-", self.iqn)) {
+            return self.numbered(number.split('-').next().unwrap_or_default());
+        }
+        let names = |lun: &&LunSpec| {
+            let wwid = cluster.map(|cluster| wwid(&lun.serial(cluster, id)));
+            wwid.is_some_and(|wwid| path.starts_with("/dev/") && path.contains(&wwid))
+        };
+        self.luns.iter().find(names).map_or(LunPath::Elsewhere, LunPath::Lun)
+    }
+
+    /// The LUN that `NUMBER` means, as it stands in names within the target (`IQN/1`, `unit:0:0:1`).
+    #[must_use]
+    pub fn numbered(&self, number: &str) -> LunPath<'_> {
+        let lun = self.luns.iter().find(|lun| number.parse() == Ok(lun.number));
+        lun.map_or(LunPath::Undeclared, LunPath::Lun)
+    }
+
     /// Says why an image is none of the LUNs.
     #[must_use]
     pub fn refuses(&self, image: &ImageId, format: ImageFormat, size: Option<ByteSize>) -> Option<Refusal> {
@@ -83,6 +104,17 @@ impl IscsiSpec {
             hint: "give both the same size".to_owned(),
         })
     }
+}
+
+/// Where a path or name leads, seen from one target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LunPath<'a> {
+    /// To another place.
+    Elsewhere,
+    /// To this target, but to none of its declared LUNs.
+    Undeclared,
+    /// To this LUN.
+    Lun(&'a LunSpec),
 }
 
 /// How initiators prove who they are (RFC 1994; RFC 7143 section 12.1).

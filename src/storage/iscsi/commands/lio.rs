@@ -152,8 +152,7 @@ pub fn forget<'n>(iqn: &str, objects: impl Iterator<Item = &'n str>, stamp: &str
 /// (`target_core_spc.c`, `spc_gen_naa_6h_vendor_specific`).
 #[must_use]
 pub fn wwid(serial: &str) -> String {
-    let digits: String = serial.chars().filter(char::is_ascii_hexdigit).take(25).collect();
-    format!("6001405{digits}")
+    crate::storage::iscsi::spec::wwid(serial)
 }
 
 #[cfg(test)]

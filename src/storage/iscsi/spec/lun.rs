@@ -4,12 +4,15 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use uuid::Uuid;
 
 use super::{LAST_NUMBER, VolumeName, problem};
-use crate::model::{AbsPath, ByteSize, HostId, ImageId, StorageId};
+use crate::model::{AbsPath, ByteSize, ClusterName, HostId, ImageId, StorageId};
 use crate::spec::input::{At, Text};
 use crate::spec::{Declared, number};
 
+/// The name space of the identifiers that stor gives to LUNs (UUID version 5, RFC 9562 section 5.5); chosen once at random.
+const NAMESPACE: Uuid = Uuid::from_u128(0x8a3e_51d6_7f0b_4c29_b5e1_0d94_c6f2_3a17);
 /// The smallest LUN, in bytes: what `verify` reads of its ends.
 const SMALLEST: u64 = 1 << 20;
 /// A LUN's size is a multiple of this, in bytes: one sector.
@@ -44,7 +47,22 @@ pub enum Backing {
     Volume(VolumeName),
 }
 
+/// What initiators show as the WWN of a LUN of the kernel's target with this serial number: NAA 6, the kernel's company identifier, and
+/// the digits (`target_core_spc.c`, `spc_gen_naa_6h_vendor_specific`).
+#[must_use]
+pub fn wwid(serial: &str) -> String {
+    let digits: String = serial.chars().filter(char::is_ascii_hexdigit).take(25).collect();
+    format!("6001405{digits}")
+}
+
 impl LunSpec {
+    /// Its serial number, from which initiators make its WWID: the same after a restart, on whatever file its data lies.
+    #[must_use]
+    pub fn serial(&self, cluster: &ClusterName, id: &StorageId) -> String {
+        let name = format!("{cluster}/{id}/{}", self.name);
+        Uuid::new_v5(&NAMESPACE, name.as_bytes()).simple().to_string()
+    }
+
     /// Whether initiators reach a block device.
     #[must_use]
     pub fn is_block(&self) -> bool {
