@@ -27,6 +27,7 @@ pub mod status;
 pub mod execute;
 pub mod plan;
 pub mod observe;
+pub mod writers;
 pub mod storage;
 pub mod guard;
 pub mod spec;

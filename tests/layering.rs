@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The levels, highest first; a module imports its own level and those below.
-const LEVELS: [&[&str]; 11] = [
+const LEVELS: [&[&str]; 12] = [
     &["cli"],
     &["playbook"],
     &["lab"],
@@ -12,6 +12,7 @@ const LEVELS: [&[&str]; 11] = [
     &["apply"],
     &["verify", "execute", "observe", "status"],
     &["plan"],
+    &["writers"],
     &["storage", "guard"],
     &["spec"],
     &["libvirt", "host"],

@@ -1,6 +1,6 @@
 //! One effect on one host: what `plan::expand` says, through `host` and `libvirt`.
 //!
-//! Imports `plan::expand`, `host`, `libvirt` and `model`.
+//! Imports `plan::expand`, `writers`, `host`, `libvirt` and `model`.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use crate::host::{Fleet, Host, HostError};
 use crate::libvirt::{Connector, Hypervisor, LibvirtError};
 use crate::model::{AbsPath, BlockLine, BlockSpec, Command, HostId, PeerKey, Query, Step};
 use crate::plan::expand::{Action, ExpandError, NO_SUCH_FILE, expand};
+use crate::writers::{self, Domains, Hypervisors, Subject};
 
 /// Says why an effect failed.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,15 @@ pub(super) enum EffectError {
     /// The public key of another host could not be read.
     #[error("host {host}: the public key {path} cannot be used: {reason}")]
     PeerKey { host: HostId, path: AbsPath, reason: String },
+    /// Whether a guest is somewhere, or its images in use, cannot be told.
+    #[error("guest {guest}: not defined: a hypervisor may have it, or use its images")]
+    GuestUnknown { guest: String, source: writers::Unknown },
+    /// A hypervisor has a domain of the guest's name or UUID by now.
+    #[error("guest {guest}: not defined")]
+    Namesake { guest: String, source: writers::Namesake },
+    /// A domain that is active uses an image of the guest.
+    #[error("guest {guest}: not defined: its disk {user}")]
+    ImageInUse { guest: String, user: Box<writers::User> },
     /// The plan names a host that the fleet does not have.
     #[error("host {host}: not in the fleet")]
     NoHost { host: HostId },
@@ -99,12 +109,14 @@ fn act(
             libvirt(host, connector)?.ensure_secret(*id, xml, value)?;
         }
         Action::RemoveSecret { id } => libvirt(host, connector)?.remove_secret(*id)?,
-        Action::DefineGuest { xml, .. } => {
+        Action::DefineGuest { name, uuid, hypervisors, xml } => {
+            let subject = Subject { name, uuid, host: host.id(), xml };
+            must_be_its_own(Hypervisors { hosts: hypervisors, fleet, connector }, subject)?;
             // It is defined here because it was seen nowhere else, and nobody may have brought it there since.
             hold_locks(fleet)?;
             libvirt(host, connector)?.define_domain(xml)?;
         }
-        Action::UndefineGuest { name } => libvirt(host, connector)?.undefine_domain(name)?,
+        Action::UndefineGuest { uuid, .. } => libvirt(host, connector)?.undefine_domain(uuid)?,
     }
     Ok(())
 }
@@ -115,6 +127,21 @@ fn hold_locks(fleet: &Fleet) -> Result<(), EffectError> {
     let proved = fleet.each(&hosts, |id| fleet.host(id).map_or(Ok(()), |host| host.holds_lock()));
     match proved.into_values().find_map(Result::err) {
         Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
+}
+
+/// Asks all hypervisors once more, right before a guest is defined: what was planned for may have changed since it was observed.
+fn must_be_its_own(of: Hypervisors<'_>, subject: Subject<'_>) -> Result<(), EffectError> {
+    let guest = subject.name.to_owned();
+    let unknown = |source| EffectError::GuestUnknown { guest: guest.clone(), source };
+    let domains = Domains::ask(of).map_err(unknown)?;
+    if let Some(source) = domains.namesake(subject.name, subject.uuid) {
+        return Err(EffectError::Namesake { guest, source });
+    }
+    let users = domains.users(of, subject).map_err(unknown)?;
+    match users.into_iter().find(|user| user.active) {
+        Some(user) => Err(EffectError::ImageInUse { guest, user: Box::new(user) }),
         None => Ok(()),
     }
 }

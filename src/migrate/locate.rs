@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::confirm::Seen;
 use super::facts::Known;
 use crate::libvirt::DomainFacts;
-use crate::model::HostId;
+use crate::model::{Finding, FindingCode, GuestId, HostId, ResourceId, ResourceKind, Severity};
 
 /// Where a guest is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,15 +59,10 @@ pub fn survey(answers: &BTreeMap<HostId, Known<Option<DomainFacts>>>) -> Survey 
 /// Locates a guest that is to be at `to`.
 ///
 /// A hypervisor that could not be asked does not matter once the guest is seen active elsewhere: moving it adds no
-/// writer to its image.
+/// writer to its image. Another domain of its name is none of the answers: at the destination preflight refuses it.
 #[must_use]
 pub fn locate(answers: &BTreeMap<HostId, Known<Option<DomainFacts>>>, to: &HostId) -> Located {
-    let Survey { mut active, transit, defined, unseen } = survey(answers);
-    // Another guest of the same name at the destination is a clash of names, which preflight refuses.
-    let strangers = active.len() == 2 && active.first().map(uuid) != active.last().map(uuid);
-    if strangers {
-        active.retain(|(host, _)| host != to);
-    }
+    let Survey { active, transit, defined, unseen } = survey(answers);
     match active.as_slice() {
         [(host, domain)] if host == to => Located::There(Box::new(domain.clone())),
         [(host, domain)] => Located::At(host.clone(), Box::new(domain.clone())),
@@ -78,6 +73,24 @@ pub fn locate(answers: &BTreeMap<HostId, Known<Option<DomainFacts>>>, to: &HostI
     }
 }
 
-fn uuid((_, domain): &(HostId, DomainFacts)) -> &str {
-    &domain.uuid
+/// What to do about a domain with a guest's name and another UUID.
+#[must_use]
+pub fn other_of_this_name(uuid: &str) -> String {
+    format!(
+        "if that domain is the guest, write <uuid>{uuid}</uuid> into its domain file; else rename it, or give the guest another name"
+    )
+}
+
+/// The finding about a guest that libvirt knows by another name than the file: two names for one guest invite a second start.
+#[must_use]
+pub fn renamed(guest: &GuestId, host: &HostId, domain: &DomainFacts) -> Option<Finding> {
+    let message = format!("libvirt calls the guest with UUID {} {}", domain.uuid, domain.name);
+    let finding = Finding::new(
+        Severity::Error,
+        FindingCode::NameClash,
+        ResourceId::new(ResourceKind::Guest, guest),
+        message,
+    );
+    let remedy = format!("give it one name: `virsh domrename {} {guest}` once it is shut off", domain.name);
+    (domain.name != guest.as_str()).then(|| finding.on(host).remedy(remedy))
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Site;
 use super::confirm::{Placement, Seen};
 use super::facts::{HostFacts, Known};
-use super::locate::{Located, locate};
+use super::locate::{self, Located, locate};
 use super::monitor::AbortReason;
 use super::outcome::{Outcome, Verdict};
 use super::preflight::{GuestFacts, preflight, refusals};
@@ -32,7 +32,7 @@ pub mod cold;
 mod moving;
 mod settle;
 
-pub(super) use ask::domain_everywhere;
+pub(super) use ask::{domain_everywhere, strangers};
 
 /// How far to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,7 +191,7 @@ impl Run<'_> {
             }
             Located::NotRunning(hosts) => {
                 let mut outcome = outcome(Verdict::Refused);
-                outcome.findings.push(not_running(guest, &hosts));
+                outcome.findings.push(not_running(self.site, guest, &hosts));
                 outcome
             }
             Located::Unknown(reason) => outcome(Verdict::Unreachable(reason)),
@@ -277,7 +277,7 @@ impl Run<'_> {
         let begin = Instant::now();
         let mut missed = false;
         loop {
-            let seen = domain_everywhere(self.site, guest.as_str());
+            let seen = domain_everywhere(self.site, guest);
             let settled = match locate(&seen, self.to) {
                 Located::InTransit(_) => false,
                 Located::NotRunning(_) => std::mem::replace(&mut missed, true),
@@ -332,10 +332,12 @@ impl Run<'_> {
         let (id, domain) = (journey.guest.clone(), journey.domain.clone());
         let subject = ResourceId::new(ResourceKind::Guest, journey.guest);
         let refuse = |code, text: String| Finding::new(Severity::Error, code, subject, text);
+        let renamed = locate::renamed(journey.guest, &journey.from, &domain);
         let strategy = match domain_xml::read(&domain.xml) {
             Ok(summary) => {
                 let guest = GuestFacts { id, domain, summary };
                 outcome.findings = preflight(&guest, from, to, self.site.cluster);
+                outcome.findings.extend(renamed);
                 match strategy::choose(journey.domain.state, &self.options.policy) {
                     Ok(strategy) => Some(strategy),
                     Err(error) => {
@@ -374,12 +376,23 @@ fn under_way(journey: &Journey<'_>, from: &HostFacts, to: &HostFacts) -> bool {
     leaves && comes.is_some_and(|domain| Seen::of(Ok(Some(domain)), &domain.uuid) == Seen::InTransit)
 }
 
-fn not_running(guest: &GuestId, defined: &[HostId]) -> Finding {
+fn not_running(site: Site<'_>, guest: &GuestId, defined: &[HostId]) -> Finding {
     let subject = ResourceId::new(ResourceKind::Guest, guest);
     if defined.is_empty() {
-        let message = "no hypervisor has a guest of this name";
-        return Finding::new(Severity::Error, FindingCode::GuestNotDefined, subject, message)
-            .remedy("declare it in the cluster file and run `stor apply`");
+        let others = strangers(site, guest);
+        let code = if others.is_empty() { FindingCode::GuestNotDefined } else { FindingCode::NameClash };
+        let uuid = site.cluster.guest_uuid(guest);
+        let message = format!("no hypervisor has the guest, whose UUID is {uuid}");
+        let finding = Finding::new(Severity::Error, code, subject, message);
+        let remedy = match others.first() {
+            None => "declare it in the cluster file and run `stor apply`".to_owned(),
+            Some((_, other)) => locate::other_of_this_name(&other.uuid),
+        };
+        let evidence = |finding: Finding, (host, other): &(HostId, DomainFacts)| {
+            finding
+                .evidence(format!("host {host}: {} has UUID {}, {:?}", other.name, other.uuid, other.state))
+        };
+        return others.iter().fold(finding, evidence).remedy(remedy);
     }
     let message = format!("the guest is defined on {} and does not run", names(defined));
     Finding::new(Severity::Error, FindingCode::GuestNotRunning, subject, message)

@@ -6,14 +6,15 @@
 use super::Site;
 use super::facts::{LayerQuestions, PlaceFacts, Questions, ShellFacts, chain, disk_path, disk_url};
 use super::image_locks;
-use super::locate::survey;
-use super::run::domain_everywhere;
+use super::locate::{other_of_this_name, survey};
+use super::run::{domain_everywhere, strangers};
 use crate::host::claim::Locks;
 use crate::host::{Holder, HostError, LockKind};
 use crate::libvirt::domain_xml::{self, DiskAccess, DiskSource, DomainSummary, Layer};
 use crate::libvirt::{DomainFacts, DomainState, LibvirtError};
 use crate::model::{Cancel, Command, GuestId, HostId, HostSpec, Query};
 use crate::spec::{Autostart, Cluster, GuestDefinition};
+use crate::writers::{self, Domains, Hypervisors, Subject, User};
 
 /// What a start found or did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,36 @@ pub enum StartError {
     NotDefined {
         /// The guest.
         guest: GuestId,
+    },
+    /// No hypervisor has it, but one has another domain of its name.
+    #[error("guest {guest}: not started: host {host} has another domain of this name, UUID {uuid}")]
+    Stranger {
+        /// The guest.
+        guest: GuestId,
+        /// The hypervisor.
+        host: HostId,
+        /// The other domain's UUID.
+        uuid: String,
+    },
+    /// libvirt knows it by another name.
+    #[error("guest {guest}: it is called {name} on {host}")]
+    Renamed {
+        /// The guest.
+        guest: GuestId,
+        /// The hypervisor.
+        host: HostId,
+        /// Its name there.
+        name: String,
+    },
+    /// A domain that is active uses what it would use.
+    #[error("host {host}: guest {guest}: not started: its disk {user}")]
+    InUse {
+        /// The host.
+        host: HostId,
+        /// The guest.
+        guest: GuestId,
+        /// Who uses which disk.
+        user: Box<User>,
     },
     /// Several hypervisors have a definition of it.
     #[error("guest {guest}: not started: it is defined on {}", hosts.join(" and "))]
@@ -125,6 +156,14 @@ impl StartError {
                 Some(format!("keep one: `virsh undefine {guest}` on {host}, say"))
             }
             Self::LockSilent { .. } => Some(image_locks::REMEDY.to_owned()),
+            Self::Stranger { uuid, .. } => Some(other_of_this_name(uuid)),
+            Self::Renamed { guest, name, .. } => {
+                Some(format!("give it one name: `virsh domrename {name} {guest}`"))
+            }
+            Self::InUse { user, .. } => Some(format!(
+                "shut {} down on {} and undefine it, or give each an image of its own: two writers destroy it",
+                user.name, user.host
+            )),
             Self::Image { .. } => Some("run `stor apply`, then `stor verify`".to_owned()),
             Self::Locked { .. } => Some("wait for it to end, then try again".to_owned()),
             Self::Unplaced { .. } | Self::Host { .. } | Self::Libvirt { .. } | Self::Cancelled { .. } => None,
@@ -137,6 +176,9 @@ impl StartError {
         match self {
             Self::Unknown { .. } | Self::Host { .. } | Self::Locked { .. } => 5,
             Self::NotDefined { .. }
+            | Self::Stranger { .. }
+            | Self::Renamed { .. }
+            | Self::InUse { .. }
             | Self::DefinedTwice { .. }
             | Self::Image { .. }
             | Self::LockSilent { .. } => 8,
@@ -173,11 +215,11 @@ pub fn start_locked(
 /// [`StartError`]; nothing was started, unless libvirt itself reports an error after the start.
 pub fn start(site: Site<'_>, guest: &GuestId, cancel: &Cancel) -> Result<Started, StartError> {
     let guest = guest.clone();
-    let survey = survey(&domain_everywhere(site, guest.as_str()));
+    let survey = survey(&domain_everywhere(site, &guest));
     let words = |hosts: Vec<&HostId>| hosts.into_iter().map(HostId::to_string).collect::<Vec<_>>();
     match survey.active.as_slice() {
         [] => {}
-        [(host, _)] => return Ok(Started::Already(host.clone())),
+        [(host, domain)] => return named(&guest, host, domain).map(|()| Started::Already(host.clone())),
         several => {
             let hosts = words(several.iter().map(|(host, _)| host).collect());
             return Err(StartError::Unplaced {
@@ -195,19 +237,53 @@ pub fn start(site: Site<'_>, guest: &GuestId, cancel: &Cancel) -> Result<Started
         return Err(StartError::Unknown { guest, reason: survey.unseen.join("; ") });
     }
     let (host, domain) = match survey.defined.as_slice() {
-        [] => return Err(StartError::NotDefined { guest }),
+        [] => {
+            return Err(match strangers(site, &guest).into_iter().next() {
+                None => StartError::NotDefined { guest },
+                Some((host, other)) => StartError::Stranger { guest, host, uuid: other.uuid },
+            });
+        }
         [(host, domain)] => (host, domain),
         several => {
             let hosts = words(several.iter().map(|(host, _)| host).collect());
             return Err(StartError::DefinedTwice { guest, hosts });
         }
     };
+    named(&guest, host, domain)?;
     check_images(site, &guest, host, domain)?;
     check_locks(site, &guest, host, domain)?;
+    check_users(site, &guest, host, domain)?;
     if cancel.is_cancelled() {
         return Err(StartError::Cancelled { guest });
     }
     begin(site, &guest, host, domain)
+}
+
+/// Asks all hypervisors, last of all, whether a domain that is active uses what the guest is about to use.
+fn check_users(
+    site: Site<'_>,
+    guest: &GuestId,
+    host: &HostId,
+    domain: &DomainFacts,
+) -> Result<(), StartError> {
+    let hosts: Vec<HostId> = site.cluster.hypervisors().map(|host| host.id.clone()).collect();
+    let of = Hypervisors { hosts: &hosts, fleet: site.fleet, connector: site.connector };
+    let subject = Subject { name: guest.as_str(), uuid: &domain.uuid, host, xml: &domain.xml };
+    let unknown =
+        |error: writers::Unknown| StartError::Unknown { guest: guest.clone(), reason: error.to_string() };
+    let users = Domains::ask(of).and_then(|domains| domains.users(of, subject)).map_err(unknown)?;
+    match users.into_iter().find(|user| user.active) {
+        Some(user) => {
+            Err(StartError::InUse { guest: guest.clone(), host: host.clone(), user: Box::new(user) })
+        }
+        None => Ok(()),
+    }
+}
+
+fn named(guest: &GuestId, host: &HostId, domain: &DomainFacts) -> Result<(), StartError> {
+    let renamed =
+        || StartError::Renamed { guest: guest.clone(), host: host.clone(), name: domain.name.clone() };
+    if domain.name == guest.as_str() { Ok(()) } else { Err(renamed()) }
 }
 
 fn begin(
@@ -219,14 +295,14 @@ fn begin(
     let failed = |source| StartError::Libvirt { guest: guest.clone(), source };
     let daemon = site.connector.open(host).map_err(failed)?;
     holds_locks(site).map_err(|reason| StartError::Locked { guest: guest.clone(), reason })?;
-    if let Err(error) = daemon.start_domain(guest.as_str()) {
+    if let Err(error) = daemon.start_domain(&domain.uuid) {
         if !error.is_unanswered() {
             return Err(failed(error));
         }
         // A call that was given up may have started it, or may yet: what the host shows decides.
         let reason =
             format!("{error}; it may have started it on {host}, or may yet: `virsh domstate {guest}` there");
-        let seen = site.connector.open(host).and_then(|daemon| daemon.domain(guest.as_str()));
+        let seen = site.connector.open(host).and_then(|daemon| daemon.domain(&domain.uuid));
         if !seen.is_ok_and(|seen| seen.is_some_and(|seen| seen.state == DomainState::Running)) {
             return Err(StartError::Unplaced { guest: guest.clone(), reason });
         }
@@ -236,9 +312,9 @@ fn begin(
         GuestDefinition::Written { .. } => false,
     });
     if autostart && !domain.autostart {
-        daemon.set_autostart(guest.as_str(), true).map_err(failed)?;
+        daemon.set_autostart(&domain.uuid, true).map_err(failed)?;
     }
-    match daemon.domain(guest.as_str()).map_err(failed)?.map(|seen| seen.state) {
+    match daemon.domain(&domain.uuid).map_err(failed)?.map(|seen| seen.state) {
         Some(DomainState::Running | DomainState::Paused(_)) => Ok(Started::Now(host.clone())),
         other => Err(StartError::Unplaced {
             guest: guest.clone(),

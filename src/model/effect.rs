@@ -130,10 +130,14 @@ pub enum Effect {
     },
     /// Creates an image.
     CreateImage(ImageSpec),
-    /// Defines a libvirt domain that does not exist yet.
+    /// Defines a libvirt domain that no hypervisor has yet, neither by name nor by UUID.
     DefineGuest {
         /// Domain name.
         name: String,
+        /// Its UUID, which the XML holds.
+        uuid: String,
+        /// Who is asked for it once more, right before.
+        hypervisors: Vec<HostId>,
         /// Domain XML (<https://libvirt.org/formatdomain.html>).
         xml: String,
     },
@@ -141,5 +145,7 @@ pub enum Effect {
     UndefineGuest {
         /// Domain name.
         name: String,
+        /// Its UUID, which alone tells it from another of the same name.
+        uuid: String,
     },
 }

@@ -35,6 +35,7 @@ pub enum FindingCode {
     ImageMissing,
     ImageNotShared,
     ImageIdentityDiffers,
+    ImageInUse,
     ImageSizeDiffers,
     ImageUnreadable,
     ProbeFailed,

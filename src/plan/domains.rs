@@ -1,10 +1,10 @@
 //! What every hypervisor's libvirt says of its domains, and which storage they use: one query, and one look at definitions.
 //!
-//! Pure: queries and a parser. Imports `model`. Deciding what a domain means belongs in `guests` and `release`.
+//! Pure: queries and a parser. Imports `libvirt::domain_xml` (a disk's source) and `model`. Deciding what a domain means belongs in `guests` and `release`.
 
 use std::collections::BTreeSet;
 
-use crate::libvirt::domain_xml::StateKind;
+use crate::libvirt::domain_xml::{DiskSource, StateKind};
 use crate::model::{Command, Driver, HostId, Observations, Query, Unknown};
 
 /// What libvirt shows in one round trip: UUIDs and names, names of those that start with the host, states and disks
@@ -68,13 +68,30 @@ pub(super) enum DiskUse {
     /// A local path.
     Path(String),
     /// A volume of a pool.
-    Pool(String),
-    /// A file of a GlusterFS volume through libgfapi.
-    Gluster(String),
-    /// A file of an NFS export through libnfs: its path on the server.
-    Nfs(String),
-    /// A LUN through libiscsi: its target's name.
-    Iscsi(String),
+    Pool {
+        /// Pool.
+        pool: String,
+        /// Volume.
+        volume: String,
+    },
+    /// Reached by QEMU itself: protocol, and name within it.
+    Network {
+        /// `gluster`, `nfs`, `iscsi` ...
+        protocol: String,
+        /// Name within the protocol.
+        name: String,
+    },
+}
+
+impl DiskUse {
+    /// The same as the source of a disk.
+    pub fn source(&self) -> DiskSource {
+        match self.clone() {
+            Self::Path(path) => DiskSource::File(path),
+            Self::Pool { pool, volume } => DiskSource::Volume { pool, volume },
+            Self::Network { protocol, name } => DiskSource::Network { protocol, name, hosts: Vec::new() },
+        }
+    }
 }
 
 /// Says why a hypervisor's domains are not known.
@@ -190,19 +207,13 @@ fn add_sources(text: &str, domains: &mut [Domain]) {
             let start = source.find(&format!(" {key}='"))? + key.len() + 3;
             source[start..].split('\'').next().map(str::to_owned)
         };
-        let used = match (attribute("pool"), attribute("protocol").as_deref(), attribute("name")) {
-            (Some(pool), _, _) => DiskUse::Pool(pool),
+        let used = match (attribute("pool"), attribute("protocol"), attribute("name")) {
+            (Some(pool), _, _) => DiskUse::Pool { pool, volume: attribute("volume").unwrap_or_default() },
             (None, None, _) => match attribute("file").or_else(|| attribute("dev")) {
                 Some(path) => DiskUse::Path(path),
                 None => continue,
             },
-            (None, Some("gluster"), Some(path)) => {
-                DiskUse::Gluster(path.split('/').next().unwrap_or("").to_owned())
-            }
-            (None, Some("nfs"), Some(path)) => DiskUse::Nfs(path),
-            (None, Some("iscsi"), Some(path)) => {
-                DiskUse::Iscsi(path.split('/').next().unwrap_or("").to_owned())
-            }
+            (None, Some(protocol), Some(name)) => DiskUse::Network { protocol, name },
             _ => continue,
         };
         if let Some(domain) = domains.iter_mut().find(|domain| domain.name == name) {
@@ -244,14 +255,16 @@ mod tests {
         let short: Vec<_> =
             domains.iter().map(|d| (d.name.as_str(), d.active, d.autostart, d.disks.clone())).collect();
         let path = DiskUse::Path("/srv/a/w.img".into());
+        let network = DiskUse::Network { protocol: "gluster".into(), name: "gfs/web1.img".into() };
+        let volume = DiskUse::Pool { pool: "gfs".into(), volume: "v.img".into() };
         assert_eq!(
             short,
             [
                 ("bare", false, false, vec![]),
                 ("fileguest", false, true, vec![path]),
-                ("netguest", false, false, vec![DiskUse::Gluster("gfs".into())]),
+                ("netguest", false, false, vec![network]),
                 ("two words", false, false, vec![]),
-                ("volguest", false, false, vec![DiskUse::Pool("gfs".into())]),
+                ("volguest", false, false, vec![volume]),
             ]
         );
         assert_eq!(domains[1].uuid, "531ff9fe-42ab-43ae-9a50-8098ef2e3962");

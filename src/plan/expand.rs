@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use crate::model::{
-    AbsPath, BlockSpec, Command, Effect, FileSpec, ImageLocation, ImageSpec, Secret, SecretId,
+    AbsPath, BlockSpec, Command, Effect, FileSpec, HostId, ImageLocation, ImageSpec, Secret, SecretId,
 };
 
 /// Deadline for copying or preparing an image on the host.
@@ -82,6 +82,10 @@ pub enum Action<'a> {
     DefineGuest {
         /// Domain name.
         name: &'a str,
+        /// Its UUID.
+        uuid: &'a str,
+        /// Who must not have it, nor use its images.
+        hypervisors: &'a [HostId],
         /// Domain XML.
         xml: &'a str,
     },
@@ -89,6 +93,8 @@ pub enum Action<'a> {
     UndefineGuest {
         /// Domain name.
         name: &'a str,
+        /// Its UUID.
+        uuid: &'a str,
     },
 }
 
@@ -123,8 +129,10 @@ pub fn expand(effect: &Effect) -> Result<Expansion<'_>, ExpandError> {
         Effect::RemoveSecret { id, stamp } => {
             Expansion::of([Action::RemoveSecret { id: *id }, Action::Run(remove([stamp]))])
         }
-        Effect::DefineGuest { name, xml } => Expansion::of([Action::DefineGuest { name, xml }]),
-        Effect::UndefineGuest { name } => Expansion::of([Action::UndefineGuest { name }]),
+        Effect::DefineGuest { name, uuid, hypervisors, xml } => {
+            Expansion::of([Action::DefineGuest { name, uuid, hypervisors, xml }])
+        }
+        Effect::UndefineGuest { name, uuid } => Expansion::of([Action::UndefineGuest { name, uuid }]),
         Effect::CreateImage(image) => create_image(image)?,
     })
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::domains::{Domain, DomainsError};
 use super::images::ImageState;
+use super::occupants;
 use super::scene::Scene;
 use crate::libvirt::domain_xml::{self, DomainType, GuestDisk};
 use crate::model::{
@@ -94,15 +95,17 @@ fn one(
 ) -> Result<Proposal, Box<Blocked>> {
     let mut proposal = Proposal::default();
     let name = guest.id.as_str();
-    let found: Vec<_> = scene.domains_named(name).collect();
-    if found.is_empty() {
-        proposal.steps.extend(define(scene, guest, images)?);
-        return Ok(proposal);
+    let uuid = scene.cluster.guest_uuid(&guest.id);
+    let found: Vec<_> = scene.domains_of(name, &uuid).collect();
+    if let Some((host, domain)) =
+        found.iter().find(|(_, domain)| (domain.uuid != uuid) || (domain.name != name))
+    {
+        return Err(Box::new(other_identity(guest, host, domain, &uuid)));
     }
-    if let Some((host, domain)) = found.iter().find(|(_, domain)| !is_ours(scene, guest, domain)) {
-        let reason = format!("host {host} has another domain of this name, UUID {}", domain.uuid);
-        let blocked = Blocked::new(Wave::Guest, subject(guest), reason).on(&guest.on);
-        return Err(Box::new(blocked.hint("rename that domain, or give the guest another name in the file")));
+    occupants::look(scene, guest, &uuid, &mut proposal)?;
+    if found.is_empty() {
+        proposal.steps.extend(define(scene, guest, &uuid, images)?);
+        return Ok(proposal);
     }
     if found.len() > 1 {
         proposal.findings.push(clash(guest, &found));
@@ -112,17 +115,42 @@ fn one(
         && !domain.autostart
     {
         let why = Difference::new(format!("guest {name} autostart"), "on", "off");
-        proposal.steps.push(start_with_host(scene, guest, host).because(why));
+        proposal.steps.push(start_with_host(scene, guest, host, &uuid).because(why));
     }
     Ok(proposal)
 }
 
-/// Tells whether a domain of a guest's name is that guest.
+/// A domain that has a guest's name or its UUID, but not both.
+fn other_identity(guest: &GuestEntry, host: &HostId, domain: &Domain, uuid: &str) -> Blocked {
+    let (name, found) = (&domain.name, &domain.uuid);
+    let (reason, hint) = if domain.uuid == uuid {
+        let state = if domain.active { "runs" } else { "is defined" };
+        (
+            format!("the guest {state} on host {host} under the name {name}, UUID {uuid}"),
+            format!(
+                "call it {name} in the file again, or shut it down and `virsh domrename {name} {}`",
+                guest.id
+            ),
+        )
+    } else {
+        (
+            format!("host {host} has another domain of this name, UUID {found}; the guest's is {uuid}"),
+            match &guest.definition {
+                GuestDefinition::Generated(_) => {
+                    "rename that domain, or give the guest another name in the file".to_owned()
+                }
+                GuestDefinition::Written { .. } => format!(
+                    "if that domain is the guest, write <uuid>{found}</uuid> into its domain file; else rename it, or give the guest another name"
+                ),
+            },
+        )
+    };
+    Blocked::new(Wave::Guest, subject(guest), reason).on(&guest.on).hint(hint)
+}
+
+/// Tells whether a domain is a guest.
 pub(super) fn is_ours(scene: &Scene<'_>, guest: &GuestEntry, domain: &Domain) -> bool {
-    match uuid(scene.cluster, guest) {
-        Some(uuid) => uuid == domain.uuid,
-        None => scene.owned_anywhere(OwnedKind::Guest, guest.id.as_str()),
-    }
+    domain.uuid == scene.cluster.guest_uuid(&guest.id)
 }
 
 fn clash(guest: &GuestEntry, found: &[(&HostId, &Domain)]) -> Finding {
@@ -139,19 +167,10 @@ fn wants_autostart(guest: &GuestEntry) -> bool {
     matches!(&guest.definition, GuestDefinition::Generated(shape) if shape.autostart == Autostart::On)
 }
 
-/// The UUID that the guest's domain has, if the file decides it.
-fn uuid(cluster: &Cluster, guest: &GuestEntry) -> Option<String> {
-    match &guest.definition {
-        GuestDefinition::Generated(_) => Some(domain_xml::guest_uuid(&cluster.name, &guest.id).to_string()),
-        GuestDefinition::Written { xml, .. } => {
-            domain_xml::read(xml).ok()?.uuid.map(|uuid| uuid.to_lowercase())
-        }
-    }
-}
-
 fn define(
     scene: &Scene<'_>,
     guest: &GuestEntry,
+    uuid: &str,
     images: &BTreeMap<ImageId, ImageState>,
 ) -> Result<Vec<Step>, Box<Blocked>> {
     let blocked = |reason: String| Box::new(Blocked::new(Wave::Guest, subject(guest), reason).on(&guest.on));
@@ -175,33 +194,36 @@ fn define(
     }
     let storage = storage_of(scene, guest);
     let xml = match &guest.definition {
-        GuestDefinition::Written { xml, .. } => xml.clone(),
+        GuestDefinition::Written { xml, .. } => {
+            domain_xml::with_uuid(xml, uuid).map_err(|error| blocked(error.to_string()))?
+        }
         GuestDefinition::Generated(shape) => generate(scene, guest, shape)
             .ok_or_else(|| blocked(format!("its image {} is on no storage of the file", shape.image)))?,
     };
     let name = guest.id.to_string();
     let mut owned = Owned::new(OwnedKind::Guest, name.clone());
     owned.storage = storage.as_ref().map(ToString::to_string);
-    if let Some(uuid) = uuid(scene.cluster, guest) {
-        owned = owned.with("uuid", uuid);
-    }
+    owned = owned.with("uuid", uuid);
     let title = format!("define guest {name} on {}, without starting it", guest.on);
-    let effect = Effect::DefineGuest { name: name.clone(), xml };
+    // A host without libvirt has no domains; one that is silent stopped this above.
+    let asked = scene.domains.iter().filter(|(_, domains)| domains.is_ok());
+    let hypervisors = asked.map(|(host, _)| host.clone()).collect();
+    let effect = Effect::DefineGuest { name: name.clone(), uuid: uuid.to_owned(), hypervisors, xml };
     let mut step = Step::new(Wave::Guest, &guest.on, subject(guest), title, effect)
         .because(Difference::new(format!("guest {name}"), "defined", "absent"))
-        .undone_by(Effect::UndefineGuest { name })
+        .undone_by(Effect::UndefineGuest { name, uuid: uuid.to_owned() })
         .owning(owned);
     step.storage = storage;
     let mut steps = vec![step];
     if wants_autostart(guest) {
         let why = Difference::new(format!("guest {} autostart", guest.id), "on", "off");
-        steps.push(start_with_host(scene, guest, &guest.on).because(why));
+        steps.push(start_with_host(scene, guest, &guest.on, uuid).because(why));
     }
     Ok(steps)
 }
 
-fn start_with_host(scene: &Scene<'_>, guest: &GuestEntry, host: &HostId) -> Step {
-    let autostart = Command::new("virsh").args(["autostart", "--", guest.id.as_str()]);
+fn start_with_host(scene: &Scene<'_>, guest: &GuestEntry, host: &HostId, uuid: &str) -> Step {
+    let autostart = Command::new("virsh").args(["autostart", "--", uuid]);
     let title = format!("start guest {} with host {host}", guest.id);
     let mut step = Step::new(Wave::Guest, host, subject(guest), title, Effect::Run(vec![autostart]));
     step.storage = storage_of(scene, guest);

@@ -11,6 +11,7 @@ mod guard;
 mod guests;
 mod images;
 mod join;
+mod occupants;
 mod ownership;
 mod release;
 mod scene;

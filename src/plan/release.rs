@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::DeleteData;
-use super::domains::DomainsError;
+use super::domains::{Domain, DomainsError};
 use super::guard;
 use super::scene::Scene;
 use super::users::{self, InUse};
 use crate::model::{
-    AbsPath, BlockSpec, Blocked, Command, Difference, Effect, FileMode, Finding, FindingCode, HostId, Owned,
-    OwnedKind, Proposal, ResourceId, ResourceKind, Risk, SecretId, Severity, Step, StorageId, Wave,
+    AbsPath, BlockSpec, Blocked, Command, Difference, Effect, FileMode, Finding, FindingCode, GuestId,
+    HostId, Owned, OwnedKind, Proposal, ResourceId, ResourceKind, Risk, SecretId, Severity, Step, StorageId,
+    Wave,
 };
 use crate::storage::{gluster, iscsi, mount_unit, nfs, service};
 
@@ -229,22 +230,39 @@ fn ganesha_export(removal: &Removal<'_>) -> Result<Vec<Step>, Box<Blocked>> {
 
 /// A guest is undefined where it is now, and only when it is shut off and still the one that stor defined.
 fn guest(scene: &Scene<'_>, removal: &Removal<'_>) -> Result<Vec<Step>, Box<Blocked>> {
-    let (name, uuid) = (removal.entry.name.as_str(), removal.entry.detail.get("uuid"));
+    let name = removal.entry.name.as_str();
     let subject = || ResourceId::new(ResourceKind::Guest, name);
     let unknown = |error: &DomainsError| !matches!(error, DomainsError::NoLibvirt(_));
     let domains = &scene.domains;
     if let Some((host, Err(error))) = domains.iter().find(|(_, seen)| seen.as_ref().is_err_and(unknown)) {
         return Err(Box::new(Blocked::unknown(Wave::ReleaseGuest, subject(), error).on(host)));
     }
-    let ours = |uuid_seen: &str| uuid.is_none_or(|uuid| uuid == uuid_seen);
+    // A record of an older stor holds no UUID; then the file tells which domain of the name is the guest.
+    let of_file = || GuestId::new(name).ok().filter(|id| scene.cluster.guests.contains_key(id));
+    let recorded = removal.entry.detail.get("uuid").cloned();
+    let uuid = recorded.clone().or_else(|| Some(scene.cluster.guest_uuid(&of_file()?)));
+    let ours = |domain: &Domain| uuid.as_ref() == Some(&domain.uuid);
+    let mut named = scene.domains_named(name);
+    if recorded.is_none()
+        && let Some((host, other)) = named.find(|(_, domain)| !ours(domain))
+    {
+        let reason = format!(
+            "host {host} has a domain of this name, UUID {}, and nothing tells whether stor defined it",
+            other.uuid
+        );
+        let hint = format!(
+            "if it is the guest, write its <uuid> into its domain file, or `virsh undefine {name}` on {host}; else rename it"
+        );
+        return Err(Box::new(Blocked::new(Wave::ReleaseGuest, subject(), reason).on(host).hint(hint)));
+    }
     let mut steps = Vec::new();
-    for (host, domain) in scene.domains_named(name).filter(|(_, domain)| ours(&domain.uuid)) {
+    for (host, domain) in scene.all_domains().filter(|(_, domain)| ours(domain)) {
         if domain.active {
             let reason = format!("guest {name} runs on {host}");
             let hint = format!("shut it down first, e.g. virsh shutdown {name}");
             return Err(Box::new(Blocked::new(Wave::ReleaseGuest, subject(), reason).on(host).hint(hint)));
         }
-        let effect = Effect::UndefineGuest { name: name.to_owned() };
+        let effect = Effect::UndefineGuest { name: name.to_owned(), uuid: domain.uuid.clone() };
         let kept: String = domain.state.iter().map(|state| format!(", {state}")).collect();
         let title = format!("undefine guest {name}, its image{kept} stays");
         let mut step = removal.step(Wave::ReleaseGuest, title, effect);

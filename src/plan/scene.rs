@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::domains::{self, Domain, DomainsError};
 use super::guard;
 use crate::guard::facts::{Facts, FactsError};
-use crate::model::{HostId, Observations, OwnedKind, Record, RecordError, StorageId};
+use crate::model::{HostId, Observations, Record, RecordError, StorageId};
 use crate::spec::Cluster;
 use crate::storage::Backend;
 
@@ -47,16 +47,25 @@ impl<'a> Scene<'a> {
         self.backends.iter().find(|backend| backend.id() == storage).map(|backend| &**backend)
     }
 
-    /// Tells whether any host's record says that stor made this.
-    pub fn owned_anywhere(&self, kind: OwnedKind, name: &str) -> bool {
-        self.records.values().flatten().any(|record| record.owns(kind, name))
+    /// Every domain of every hypervisor that showed its own, sorted by host.
+    pub fn all_domains(&self) -> impl Iterator<Item = (&HostId, &Domain)> {
+        self.domains
+            .iter()
+            .filter_map(|(host, domains)| Some((host, domains.as_ref().ok()?)))
+            .flat_map(|(host, domains)| domains.iter().map(move |domain| (host, domain)))
     }
 
-    /// The hypervisors that have a domain of this name, sorted.
+    /// The domains of this name, sorted by host.
     pub fn domains_named<'s>(&'s self, name: &'s str) -> impl Iterator<Item = (&'s HostId, &'s Domain)> {
-        self.domains.iter().filter_map(move |(host, domains)| {
-            let domain = domains.as_ref().ok()?.iter().find(|domain| domain.name == name)?;
-            Some((host, domain))
-        })
+        self.all_domains().filter(move |(_, domain)| domain.name == name)
+    }
+
+    /// The domains that have this name or this UUID, sorted by host.
+    pub fn domains_of<'s>(
+        &'s self,
+        name: &'s str,
+        uuid: &'s str,
+    ) -> impl Iterator<Item = (&'s HostId, &'s Domain)> {
+        self.all_domains().filter(move |(_, domain)| domain.name == name || domain.uuid == uuid)
     }
 }

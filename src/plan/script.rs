@@ -11,7 +11,7 @@ use crate::host::block::{begin_mark, end_mark};
 use crate::host::quote::{line, word};
 use crate::host::virsh::with_uri;
 use crate::model::{
-    BlockLine, BlockSpec, Command, Driver, FileContent, FileSpec, PeerKey, Stdin, Step, Wave,
+    BlockLine, BlockSpec, Command, Driver, FileContent, FileSpec, HostId, PeerKey, Stdin, Step, Wave,
 };
 use crate::spec::Cluster;
 
@@ -170,10 +170,16 @@ impl Script {
                 self.line(format!("    {virsh} secret-undefine {id}"));
                 self.line("fi");
             }
-            Action::DefineGuest { xml, .. } => self.here(&format!("{virsh} define /dev/stdin"), xml),
-            Action::UndefineGuest { name } => {
+            Action::DefineGuest { name, uuid, hypervisors, xml } => {
+                let hosts = hypervisors.iter().map(HostId::as_str).collect::<Vec<_>>().join(", ");
+                self.comment(&format!(
+                    "First see on each of {hosts} that no domain is called {name} or has UUID {uuid}, and that none runs on its images."
+                ));
+                self.here(&format!("{virsh} define /dev/stdin"), xml);
+            }
+            Action::UndefineGuest { uuid, .. } => {
                 let keep = self.keep;
-                self.line(format!("{virsh} undefine {}{keep}", word(name)));
+                self.line(format!("{virsh} undefine {}{keep}", word(uuid)));
             }
         }
     }

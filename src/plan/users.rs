@@ -149,6 +149,10 @@ impl<'a> Going<'a> {
         self.devices.contains(path) || self.targets.iter().any(leads)
     }
 
+    fn is_below(&self, path: &str) -> bool {
+        AbsPath::new(path).is_ok_and(|path| self.paths.iter().any(|root| path.is_within(root)))
+    }
+
     fn is_user(&self, scene: &Scene<'_>, storage: &str, domain: &Domain) -> bool {
         let by_file = scene
             .cluster
@@ -162,11 +166,13 @@ impl<'a> Going<'a> {
             || self.guests.contains(domain.name.as_str())
             || domain.disks.iter().any(|disk| match disk {
                 DiskUse::Path(path) if self.is_lun(path) => true,
-                DiskUse::Path(path) | DiskUse::Nfs(path) => AbsPath::new(path.as_str())
-                    .is_ok_and(|path| self.paths.iter().any(|root| path.is_within(root))),
-                DiskUse::Pool(pool) => self.pools.contains(pool.as_str()),
-                DiskUse::Gluster(volume) => self.volumes.contains(volume.as_str()),
-                DiskUse::Iscsi(target) => self.targets.contains(target.as_str()),
+                DiskUse::Path(path) => self.is_below(path),
+                DiskUse::Pool { pool, .. } => self.pools.contains(pool.as_str()),
+                // A path on a server, or a volume or target and what is on it.
+                DiskUse::Network { name, .. } => {
+                    let first = name.split('/').next().unwrap_or_default();
+                    self.is_below(name) || self.volumes.contains(first) || self.targets.contains(first)
+                }
             })
     }
 }

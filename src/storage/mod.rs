@@ -2,6 +2,7 @@
 //!
 //! Imports `spec`, `libvirt` (pool XML), `host` (probes only), `guard` (the shape of openings) and `model`. What joins the backends' steps is in `plan`.
 
+pub mod address;
 pub mod chap_secret;
 pub mod direct_probe;
 pub mod facts;

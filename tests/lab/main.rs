@@ -10,6 +10,7 @@ mod faults;
 mod guard;
 mod hangs;
 mod harness;
+mod identity;
 mod iscsi;
 mod kept_state;
 mod locks;

@@ -183,7 +183,7 @@ fn what_speaks_against_it_is_found_before_anything_is_touched() {
             8,
             Some(FindingCode::WrongMount),
         ),
-        (|w| stranger(w), 8, Some(FindingCode::GuestDefinedTwice)),
+        (|w| stranger(w), 8, Some(FindingCode::NameClash)),
         (|w| down(w, "kvm3"), 5, None),
         (|w| down(w, "kvm2"), 5, None),
     ];

@@ -349,10 +349,11 @@ fn several_guests_move_within_the_policys_limit_and_are_told_in_order() {
     let mut world = World::new();
     world.policy.per_host = 1;
     let names = ["web1", "web2", "web3"];
-    for (index, name) in names.iter().enumerate().skip(1) {
+    let uuid = |name: &str| world.cluster.guest_uuid(&stor::model::GuestId::new(name).unwrap());
+    for name in names.iter().skip(1) {
         let guest = xml(&world.cluster)
             .replace("<name>web1<", &format!("<name>{name}<"))
-            .replace("4575b92c", &format!("4575b92{index}"));
+            .replace(&uuid("web1"), &uuid(name));
         world.connector.put(&host("kvm1"), &guest, DomainState::Running).unwrap();
     }
     let guests: Vec<_> = names.iter().map(|name| stor::model::GuestId::new(*name).unwrap()).collect();

@@ -88,6 +88,23 @@ impl Shell {
             ("cat", ["/proc/meminfo"]) => {
                 answer(0, format!("MemTotal: 1 kB\nMemAvailable: {} kB\n", self.mem_available_kib))
             }
+            ("sh", ["-c", _, "stor-writers", _]) if self.hung => {
+                Answer { status: None, stdout: String::new(), stderr: String::new() }
+            }
+            ("sh", ["-c", _, "stor-writers", path]) if path.starts_with("/dev/") => match self.device {
+                Some((wwn, serial, _)) => {
+                    let (wwn, serial) = (wwn.unwrap_or_default(), serial.unwrap_or_default());
+                    let disk = format!("TYPE=\"disk\" WWN=\"{wwn}\" SERIAL=\"{serial}\"");
+                    answer(0, format!("real /dev/sdb\nstat 5 9 8 10\nnode 8:16\n{disk}\n"))
+                }
+                None => answer(0, "absent\n"),
+            },
+            ("sh", ["-c", _, "stor-writers", path]) => {
+                match self.at.get(*path).map_or(self.image, |file| file.stat) {
+                    Some((inode, _)) => answer(0, format!("real {path}\nstat 44 {inode} 0 0\n")),
+                    None => answer(0, "absent\n"),
+                }
+            }
             ("virsh", [.., "pool-list", "--name"]) => answer(0, self.pools.join("\n")),
             ("virsh", [.., "net-list", "--name"]) => answer(0, "default\n"),
             ("virsh", [.., "capabilities"]) => match &self.peer {

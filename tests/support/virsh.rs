@@ -26,12 +26,12 @@ fn on(daemon: &mut FakeDaemon, args: &[&str]) -> Answer {
         }
         ["-r", text] if text.starts_with("secret-list;") => secrets(daemon, text),
         ["-r", text] => pools(daemon, text),
-        ["autostart", "--", name] => match daemon.domains.get_mut(*name) {
+        ["autostart", "--", uuid] => match daemon.domains.values_mut().find(|domain| domain.uuid == *uuid) {
             Some(domain) => {
                 domain.autostart = true;
-                answer(0, format!("Domain '{name}' marked as autostarted\n"))
+                answer(0, format!("Domain '{uuid}' marked as autostarted\n"))
             }
-            None => failure(1, format!("error: failed to get domain '{name}'\n")),
+            None => failure(1, format!("error: failed to get domain '{uuid}'\n")),
         },
         other => panic!("virsh {other:?} is not emulated"),
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use virt::connect::Connect;
 use virt::domain::{Domain, DomainPausedReason, DomainState as State, DomainStateReason, MigrateParameters};
 use virt::enumutil::Enum;
 use virt_sys as sys;
@@ -11,26 +12,25 @@ use crate::libvirt::domain_xml::StateKind;
 use crate::libvirt::job::{self, GuestCpu, Which};
 use crate::libvirt::{
     DomainFacts, DomainState, Hypervisor, JobOperation, JobStats, Keeps, LibvirtError, MigrationRequest,
-    NodeFacts, PauseReason, domain_xml, xml,
+    NodeFacts, PauseReason, domain_xml, is_uuid, xml,
 };
 use crate::model::{ByteSize, Driver, HostId, Secret, SecretId};
 
 impl SshHypervisor {
-    fn find(&self, name: &str) -> Result<Option<Domain>, LibvirtError> {
-        unless(self.connect.lookup_domain_by_name(name), sys::VIR_ERR_NO_DOMAIN)
-            .map_err(self.failed(format!("look up guest {name}")))
+    fn find(&self, domain: &str) -> Result<Option<Domain>, LibvirtError> {
+        unless(look_up(&self.connect, domain), sys::VIR_ERR_NO_DOMAIN)
+            .map_err(self.failed(format!("look up guest {domain}")))
     }
 
     /// Runs `work` on a domain that must exist.
     fn with<T>(
         &self,
         verb: &str,
-        name: &str,
+        domain: &str,
         work: impl FnOnce(&Domain) -> Result<T, virt::error::Error>,
     ) -> Result<T, LibvirtError> {
-        let action = format!("{verb} guest {name}");
-        let domain = self.connect.lookup_domain_by_name(name).map_err(self.failed(action.as_str()))?;
-        work(&domain).map_err(self.failed(action))
+        let found = look_up(&self.connect, domain).map_err(self.failed(format!("{verb} guest {domain}")))?;
+        work(&found).map_err(self.failed(format!("{verb} guest {}", shown(&found, domain))))
     }
 
     fn facts(&self, domain: &Domain) -> Result<DomainFacts, LibvirtError> {
@@ -103,6 +103,19 @@ impl SshHypervisor {
             State::NoState => DomainState::Unknown,
         })
     }
+}
+
+fn look_up(connect: &Connect, domain: &str) -> Result<Domain, virt::error::Error> {
+    if is_uuid(domain) {
+        connect.lookup_domain_by_uuid_string(domain)
+    } else {
+        connect.lookup_domain_by_name(domain)
+    }
+}
+
+/// What people call a domain.
+fn shown(found: &Domain, domain: &str) -> String {
+    found.name().unwrap_or_else(|_| domain.to_owned())
 }
 
 fn pause_reason(reason: DomainPausedReason) -> PauseReason {
@@ -203,12 +216,13 @@ impl Hypervisor for SshHypervisor {
         let Some(domain) = self.find(name)? else {
             return Err(self.refused(format!("undefine guest {name}"), "the host has no such guest"));
         };
+        let name = shown(&domain, name);
         let active = domain.is_active().map_err(self.failed(format!("look at guest {name}")))?;
         if active {
             // libvirt would make it transient: its definition would be lost at the next stop.
             return Err(self.refused(format!("undefine guest {name}"), "it is not shut off"));
         }
-        self.undefine_only(&domain, name)
+        self.undefine_only(&domain, &name)
     }
 
     fn start_domain(&self, name: &str) -> Result<(), LibvirtError> {
@@ -272,7 +286,8 @@ impl Hypervisor for SshHypervisor {
         // unsent until the next keepalive (5 s seen), and the migration could be neither watched nor cancelled.
         let connect = super::connect(&self.host, self.uri.clone())?;
         let action = format!("migrate guest {}", request.domain);
-        let domain = connect.lookup_domain_by_name(&request.domain).map_err(self.failed(action.as_str()))?;
+        let domain = look_up(&connect, &request.domain).map_err(self.failed(action))?;
+        let action = format!("migrate guest {}", shown(&domain, &request.domain));
         domain
             .migrate_to_uri3(Some(&request.destination), parameters, migrate_flags(request))
             .map_err(self.failed(action))

@@ -1,6 +1,7 @@
 //! What a fake daemon does with each call, short of moving guests.
 
 use super::*;
+use crate::libvirt::is_uuid;
 
 impl FakeHypervisor {
     /// Waits for as long as the call is to hang.
@@ -58,12 +59,23 @@ impl FakeHypervisor {
         LibvirtError::Call { host: self.host.clone(), action: action.to_owned(), reason, code }
     }
 
+    /// The name of the domain that is meant, by UUID or name.
+    pub(super) fn named(&self, domain: &str) -> String {
+        let state = self.shared.lock();
+        let found = state
+            .daemons
+            .get(&self.host)
+            .and_then(|daemon| daemon.domains.values().find(|found| is_uuid(domain) && found.uuid == domain));
+        found.map_or(domain, |found| found.name.as_str()).to_owned()
+    }
+
     fn on_domain(
         &self,
         verb: &str,
-        name: &str,
+        domain: &str,
         work: impl FnOnce(&mut DomainFacts) -> Result<(), String>,
     ) -> Result<(), LibvirtError> {
+        let name = &self.named(domain);
         self.change(&format!("{verb} guest {name}"), |daemon| {
             let domain = daemon.domains.get_mut(name).ok_or_else(|| no_domain(name))?;
             work(domain).map_err(|reason| (code::OPERATION_INVALID, reason))
@@ -93,10 +105,13 @@ impl Hypervisor for FakeHypervisor {
     }
 
     fn domain(&self, name: &str) -> Result<Option<DomainFacts>, LibvirtError> {
-        self.read("look at a guest", |daemon| Ok(daemon.domains.get(name).cloned()))
+        let name = self.named(name);
+        self.read("look at a guest", |daemon| Ok(daemon.domains.get(&name).cloned()))
     }
 
     fn definition(&self, name: &str) -> Result<Secret, LibvirtError> {
+        let name = self.named(name);
+        let name = name.as_str();
         self.read(&format!("read the definition of guest {name}"), |daemon| {
             let domain = daemon.domains.get(name).ok_or_else(|| no_domain(name))?;
             Ok(Secret::new(domain.xml.clone()))
@@ -104,12 +119,16 @@ impl Hypervisor for FakeHypervisor {
     }
 
     fn keeps(&self, name: &str) -> Result<Keeps, LibvirtError> {
+        let name = self.named(name);
+        let name = name.as_str();
         self.read("look at what is kept of a guest", |daemon| {
             Ok(daemon.keeps.get(name).copied().unwrap_or_default())
         })
     }
 
     fn shutdown_domain(&self, name: &str) -> Result<(), LibvirtError> {
+        let name = self.named(name);
+        let name = name.as_str();
         self.change(&format!("shut down guest {name}"), |daemon| {
             let deaf = daemon.deaf.contains(name);
             let domain = daemon.domains.get_mut(name).ok_or_else(|| no_domain(name))?;
@@ -135,6 +154,8 @@ impl Hypervisor for FakeHypervisor {
     }
 
     fn undefine_domain(&self, name: &str) -> Result<(), LibvirtError> {
+        let name = self.named(name);
+        let name = name.as_str();
         self.change(&format!("undefine guest {name}"), |daemon| {
             let domain = daemon.domains.get(name).ok_or_else(|| no_domain(name))?;
             if domain.state.is_active() {
@@ -244,12 +265,12 @@ impl Hypervisor for FakeHypervisor {
 
     fn job(&self, domain: &str) -> Result<Option<JobStats>, LibvirtError> {
         self.read("look at the job", |_| Ok(()))?;
-        Ok(self.poll_job(domain))
+        Ok(self.poll_job(&self.named(domain)))
     }
 
     fn completed_job(&self, domain: &str) -> Result<Option<JobStats>, LibvirtError> {
         self.read("look at the job", |_| Ok(()))?;
-        let key = (self.host.clone(), domain.to_owned());
+        let key = (self.host.clone(), self.named(domain));
         Ok(self.shared.lock().completed.get(&key).cloned())
     }
 
@@ -274,6 +295,6 @@ impl Hypervisor for FakeHypervisor {
     }
 
     fn abort_job(&self, domain: &str) -> Result<(), LibvirtError> {
-        self.cancel_job(domain)
+        self.cancel_job(&self.named(domain))
     }
 }

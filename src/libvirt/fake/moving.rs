@@ -86,10 +86,12 @@ impl FakeHypervisor {
         Ok(())
     }
 
-    pub(super) fn move_guest(&self, request: &MigrationRequest) -> Result<(), LibvirtError> {
+    pub(super) fn move_guest(&self, asked: &MigrationRequest) -> Result<(), LibvirtError> {
+        let request = &MigrationRequest { domain: self.named(&asked.domain), ..asked.clone() };
         let name = request.domain.as_str();
         let action = format!("migrate guest {name}");
         let script = self.begin(request, &action)?;
+        self.shared.lock().requests.push(asked.clone());
         let ended = self.wait(name, &script.ending);
         let mut state = self.shared.lock();
         state.jobs.remove(&self.key(name));
@@ -154,7 +156,6 @@ impl FakeHypervisor {
             let reason = "another migration job is already running for domain".to_owned();
             return Err(self.refused(action, code::OPERATION_INVALID, reason));
         }
-        state.requests.push(request.clone());
         let script = state.scripts.get_mut(name).and_then(VecDeque::pop_front);
         let script = script.unwrap_or_else(|| Script::ending(Ending::Moves));
         let last = JobStats { operation: JobOperation::MigrationOut, ..JobStats::default() };

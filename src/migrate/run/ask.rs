@@ -8,15 +8,32 @@ use crate::libvirt::{DomainFacts, JobStats, NodeFacts, domain_xml};
 use crate::migrate::Site;
 use crate::migrate::facts::{HostFacts, Known, LayerQuestions, PlaceFacts, Questions, ShellFacts, chain};
 use crate::migrate::image_locks;
-use crate::model::{Answer, Driver, Finding, FindingCode, HostId, Query, ResourceId, ResourceKind, Severity};
+use crate::model::{
+    Answer, Driver, Finding, FindingCode, GuestId, HostId, Query, ResourceId, ResourceKind, Severity,
+};
 
-/// Asks every hypervisor for a domain, all at once.
+/// Asks every hypervisor for a guest, all at once: by its UUID, because another domain may have its name.
 pub(in crate::migrate) fn domain_everywhere(
     site: Site<'_>,
-    name: &str,
+    guest: &GuestId,
 ) -> BTreeMap<HostId, Known<Option<DomainFacts>>> {
+    everywhere(site, &site.cluster.guest_uuid(guest))
+}
+
+/// The domains that have a guest's name and are not it, as far as the hypervisors can be asked.
+pub(in crate::migrate) fn strangers(site: Site<'_>, guest: &GuestId) -> Vec<(HostId, DomainFacts)> {
+    let uuid = site.cluster.guest_uuid(guest);
+    let named = everywhere(site, guest.as_str()).into_iter();
+    named
+        .filter_map(|(host, answer)| Some((host, answer.ok()??)))
+        .filter(|(_, domain)| domain.uuid != uuid)
+        .collect()
+}
+
+/// Asks every hypervisor for a domain by UUID or name, all at once.
+fn everywhere(site: Site<'_>, domain: &str) -> BTreeMap<HostId, Known<Option<DomainFacts>>> {
     let ask = |host: &HostId| {
-        let found = site.connector.open(host).and_then(|hypervisor| hypervisor.domain(name));
+        let found = site.connector.open(host).and_then(|hypervisor| hypervisor.domain(domain));
         found.map_err(|error| error.to_string())
     };
     std::thread::scope(|scope| {
@@ -163,7 +180,7 @@ impl Run<'_> {
                 node: daemon.node()?,
                 domains: daemon.domains()?,
                 cpu,
-                job: if arriving { None } else { daemon.job(journey.guest.as_str())? },
+                job: if arriving { None } else { daemon.job(&journey.domain.uuid)? },
             })
         };
         ask().map_err(|error: crate::libvirt::LibvirtError| {

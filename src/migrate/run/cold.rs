@@ -13,12 +13,14 @@ use crate::host::LockKind;
 use crate::libvirt::{DomainFacts, DomainState, Keeps, LibvirtError, domain_xml};
 use crate::migrate::Site;
 use crate::migrate::cold::{Intent, Stand, intent, stand};
-use crate::migrate::locate::{Survey, survey};
+use crate::migrate::locate::{Survey, renamed, survey};
 use crate::migrate::outcome::{Outcome, Verdict};
 use crate::migrate::preflight::{self, GuestFacts, Starts, refusals};
 use crate::model::{
     Cancel, Finding, FindingCode, GuestId, HostId, ResourceId, ResourceKind, Severity, chain,
 };
+
+use crate::writers::{Domains, Hypervisors, Subject, Unknown, User};
 
 mod transfer;
 
@@ -64,7 +66,8 @@ pub fn cold(
     let run = Run { site, to, options, cancel, events, locks: Mutex::default() };
     let notes = intent::directory(&options.receipts);
     let one = |guest| {
-        let outcome = Shift { run: &run, guest, cold, notes: notes.clone() }.one();
+        let uuid = site.cluster.guest_uuid(guest);
+        let outcome = Shift { run: &run, guest, uuid, cold, notes: notes.clone() }.one();
         events(MigrateEvent::Ended(Box::new(outcome.clone())));
         outcome
     };
@@ -75,6 +78,8 @@ pub fn cold(
 struct Shift<'a> {
     run: &'a Run<'a>,
     guest: &'a GuestId,
+    /// The UUID of its domain.
+    uuid: String,
     cold: &'a Cold,
     notes: PathBuf,
 }
@@ -112,11 +117,11 @@ impl Shift<'_> {
     }
 
     fn under_locks(&self) -> Outcome {
-        let seen = super::domain_everywhere(self.run.site, self.guest.as_str());
+        let seen = super::domain_everywhere(self.run.site, self.guest);
         let mut outcome = self.judged(&survey(&seen));
         let seen = match outcome.cold {
             None => seen,
-            Some(_) => super::domain_everywhere(self.run.site, self.guest.as_str()),
+            Some(_) => super::domain_everywhere(self.run.site, self.guest),
         };
         outcome.seen = super::shown(seen);
         if outcome.cold.is_some() {
@@ -131,7 +136,7 @@ impl Shift<'_> {
         match stand(survey, self.run.to) {
             Stand::Unknown(reason) => outcome(Verdict::Unreachable(reason)),
             Stand::Unplaced(placement, reason) => outcome(Verdict::Unplaced { placement, reason }),
-            Stand::Undefined => refused(not_running(self.guest, &[])),
+            Stand::Undefined => refused(not_running(self.run.site, self.guest, &[])),
             Stand::Several(hosts) => {
                 let hosts: Vec<HostId> = hosts.into_iter().cloned().collect();
                 refused(self.twice(&hosts))
@@ -203,7 +208,7 @@ impl Shift<'_> {
         };
         // What moves is the persistent definition, which may differ from what runs now.
         let definition = self.run.site.connector.open(&journey.from);
-        let definition = definition.and_then(|at| at.definition(self.guest.as_str())).map_err(unasked)?;
+        let definition = definition.and_then(|at| at.definition(&self.uuid)).map_err(unasked)?;
         let domain = DomainFacts { xml: definition.reveal().to_owned(), ..journey.domain.clone() };
         let journey = &Journey {
             guest: self.guest,
@@ -212,7 +217,7 @@ impl Shift<'_> {
             address: journey.address.clone(),
         };
         let (from, to) = self.run.facts(journey)?;
-        let keeps = self.run.site.connector.open(&journey.from).and_then(|at| at.keeps(self.guest.as_str()));
+        let keeps = self.run.site.connector.open(&journey.from).and_then(|at| at.keeps(&self.uuid));
         let mut findings = self.kept(&journey.from, keeps.map_err(unasked)?);
         let summary = domain_xml::read(&journey.domain.xml).map_err(unasked)?;
         let guest = GuestFacts { id: self.guest.clone(), domain: journey.domain.clone(), summary };
@@ -221,6 +226,8 @@ impl Shift<'_> {
             || earlier.as_ref().is_some_and(|earlier| earlier.ran);
         let starts = if starts { Starts::Yes } else { Starts::No };
         findings.extend(preflight::cold(&guest, starts, &from, &to, self.run.site.cluster));
+        findings.extend(renamed(self.guest, &journey.from, &journey.domain));
+        findings.extend(self.users(journey)?);
         match found {
             Found::Running => findings.extend(self.running(&journey.from, &journey.domain)),
             Found::Off => {}
@@ -231,6 +238,26 @@ impl Shift<'_> {
             }
         }
         Ok(findings)
+    }
+
+    /// Who else is active on the guest's images: it would not be started at the destination.
+    fn users(&self, journey: &Journey<'_>) -> Result<Vec<Finding>, Box<Finding>> {
+        let Site { cluster, fleet, connector } = self.run.site;
+        let hosts: Vec<HostId> = cluster.hypervisors().map(|host| host.id.clone()).collect();
+        let of = Hypervisors { hosts: &hosts, fleet, connector };
+        let (name, uuid, xml) = (self.guest.as_str(), self.uuid.as_str(), journey.domain.xml.as_str());
+        let subject = Subject { name, uuid, host: &journey.from, xml };
+        let unknown = |error: Unknown| Box::new(self.finding(FindingCode::HostUnobserved, error.to_string()));
+        let users = Domains::ask(of).and_then(|domains| domains.users(of, subject)).map_err(unknown)?;
+        let active = users.into_iter().filter(|user| user.active && user.uuid != self.uuid);
+        let finding = |user: User| {
+            let remedy = format!(
+                "shut {} down on {} and undefine it, or give each an image of its own",
+                user.name, user.host
+            );
+            self.finding(FindingCode::ImageInUse, format!("disk {user}")).on(&user.host).remedy(remedy)
+        };
+        Ok(active.map(finding).collect())
     }
 
     /// What would be lost with the definition.
@@ -282,7 +309,7 @@ impl Shift<'_> {
         if load.earlier.as_ref().is_some_and(|earlier| earlier.is_between(from, to)) {
             return Ok(true);
         }
-        let read = |host| self.run.site.connector.open(host)?.definition(self.guest.as_str());
+        let read = |host| self.run.site.connector.open(host)?.definition(&self.uuid);
         Ok(read(from)? == read(to)?)
     }
 }

@@ -43,7 +43,7 @@ enum End {
 
 pub(super) fn request(run: &Run<'_>, journey: &Journey<'_>, strategy: &Strategy) -> MigrationRequest {
     MigrationRequest {
-        domain: journey.guest.to_string(),
+        domain: journey.domain.uuid.clone(),
         destination: uri::peer(&run.site.cluster.name, &journey.address),
         stream: uri::stream(&journey.address),
         bandwidth: strategy.bandwidth,
@@ -155,13 +155,13 @@ impl Run<'_> {
                 }
                 None => {}
             }
-            let guest = journey.guest.to_string();
+            let guest = journey.domain.uuid.clone();
             calls.job.begin(source, move |source| source.job(&guest));
             match calls.job.ended(self.options.pace.poll) {
                 Some(Ok(Some(stats))) if stats.operation == JobOperation::MigrationOut => {
                     if !tuned && matches!(end, End::Call(_)) {
                         // QEMU takes it only while a migration is under way.
-                        let (guest, downtime) = (journey.guest.to_string(), strategy.max_downtime);
+                        let (guest, downtime) = (journey.domain.uuid.clone(), strategy.max_downtime);
                         calls.tune.begin(source, move |source| source.set_max_downtime(&guest, downtime));
                         tuned = true;
                     }
@@ -196,7 +196,7 @@ impl Run<'_> {
         ride: &mut Ride,
     ) {
         let elapsed = since(begin);
-        let name = journey.guest.to_string();
+        let name = journey.domain.uuid.clone();
         if calls.tune.is_under_way() {
             ride.heard(calls.tune.ended(self.options.pace.poll));
         }

@@ -158,7 +158,7 @@ impl Run<'_> {
     }
 
     fn see(&self, host: &HostId, journey: &Journey<'_>) -> Seen {
-        let answer = self.site.connector.open(host).and_then(|daemon| daemon.domain(journey.guest.as_str()));
+        let answer = self.site.connector.open(host).and_then(|daemon| daemon.domain(&journey.domain.uuid));
         match answer {
             Ok(domain) => Seen::of(Ok(domain.as_ref()), &journey.domain.uuid),
             Err(error) => Seen::Unseen(error.to_string()),
@@ -172,7 +172,7 @@ impl Run<'_> {
             return false;
         }
         if !ride.open && ride.error.is_some() {
-            let job = self.site.connector.open(&journey.from).and_then(|at| at.job(journey.guest.as_str()));
+            let job = self.site.connector.open(&journey.from).and_then(|at| at.job(&journey.domain.uuid));
             // A source that cannot be asked for its job any more has shown a moment ago that the guest runs there.
             ride.open =
                 job.is_ok_and(|job| job.is_some_and(|job| job.operation == JobOperation::MigrationOut));
@@ -221,8 +221,8 @@ impl Run<'_> {
             return None;
         }
         let resumed = self.site.connector.open(&journey.from).and_then(|source| {
-            match source.domain(journey.guest.as_str())?.map(|domain| domain.state) {
-                Some(DomainState::Paused(_)) => source.resume_domain(journey.guest.as_str()),
+            match source.domain(&journey.domain.uuid)?.map(|domain| domain.state) {
+                Some(DomainState::Paused(_)) => source.resume_domain(&journey.domain.uuid),
                 _ => Ok(()),
             }
         });
@@ -231,7 +231,7 @@ impl Run<'_> {
 
     /// Autostart moves with the guest; a definition that stayed behind goes, but never the only one.
     fn follow(&self, journey: &Journey<'_>, confirmed: &Confirmed) -> Vec<String> {
-        let name = journey.guest.as_str();
+        let name = journey.domain.uuid.as_str();
         match self.is_persistent_there(name) {
             Ok(true) => {}
             Ok(false) => {
@@ -269,7 +269,7 @@ impl Run<'_> {
             return vec![reason];
         }
         let set =
-            self.site.connector.open(self.to).and_then(|target| target.set_autostart(guest.as_str(), true));
+            self.site.connector.open(self.to).and_then(|target| target.set_autostart(&domain.uuid, true));
         set.err().map(|error| error.to_string()).into_iter().collect()
     }
 
@@ -289,7 +289,7 @@ impl Run<'_> {
             return (figures, None);
         }
         let target = self.site.connector.open(self.to);
-        match target.and_then(|target| target.completed_job(journey.guest.as_str())) {
+        match target.and_then(|target| target.completed_job(&journey.domain.uuid)) {
             Ok(stats) => {
                 let count = |read: fn(&JobStats) -> u64| stats.as_ref().map(read);
                 let figures = Figures {

@@ -3,6 +3,7 @@
 //! Imports `spec`, `libvirt` (pool XML, its readers), `guard` (the shape of openings), the shared parts of `storage`, and `model`. This file joins the
 //! parts; see `facts` for what is asked, `plan` for what is decided, `commands` for what is run.
 
+pub(in crate::storage) mod address;
 pub mod commands;
 pub mod facts;
 pub mod gfapi;

@@ -4,6 +4,7 @@
 //! what is asked, `plan` for what is decided, `commands` for what is run, `wire` for the look at the target with an initiator
 //! of its own.
 
+pub(in crate::storage) mod address;
 pub mod commands;
 pub mod facts;
 pub mod health;

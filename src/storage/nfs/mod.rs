@@ -5,6 +5,7 @@
 //! parts; see `facts` for what is asked, `plan` for what is decided, `commands` for what is run, `wire` for the look at the
 //! server with a client of NFSv3.
 
+pub(in crate::storage) mod address;
 pub mod commands;
 pub mod facts;
 pub mod health;

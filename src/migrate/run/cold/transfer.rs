@@ -87,7 +87,7 @@ impl Shift<'_> {
     }
 
     fn look(&self, host: &HostId) -> Result<Option<DomainFacts>, LibvirtError> {
-        self.run.site.connector.open(host)?.domain(self.guest.as_str())
+        self.run.site.connector.open(host)?.domain(&self.uuid)
     }
 
     /// Changes something through a host's libvirt, if every lock of this run is still held.
@@ -103,7 +103,7 @@ impl Shift<'_> {
 
     /// Has the guest shut down; `Err` says why it still runs, or may.
     fn stop(&self, host: &HostId) -> Result<Stopped, String> {
-        let name = self.guest.as_str();
+        let name = self.uuid.as_str();
         let (limit, cut) = match self.cold.stop {
             Stop::Refuse => return Err("it runs".to_owned()),
             Stop::Ask(limit) => (limit, false),
@@ -150,7 +150,7 @@ impl Shift<'_> {
         if !load.journey.domain.autostart {
             return Ok(());
         }
-        let set = self.change(from, |at| at.set_autostart(self.guest.as_str(), false));
+        let set = self.change(from, |at| at.set_autostart(&self.uuid, false));
         match (set, self.look(from)) {
             (Ok(()), _) => Ok(()),
             (Err(_), Ok(Some(domain))) if !domain.autostart => Ok(()),
@@ -160,7 +160,7 @@ impl Shift<'_> {
 
     /// Defines at the destination what the source has, to the byte.
     fn define(&self, load: &Load<'_>, outcome: &mut Outcome) -> Result<(), String> {
-        let (from, to, name) = (&load.journey.from, self.run.to, self.guest.as_str());
+        let (from, to, name) = (&load.journey.from, self.run.to, self.uuid.as_str());
         let connector = self.run.site.connector;
         let xml = connector.open(from).and_then(|source| source.definition(name));
         let defined = xml
@@ -186,7 +186,7 @@ impl Shift<'_> {
     /// Asks every hypervisor once more: the guest is off, and these two alone have its definition.
     fn both_off(&self, from: &HostId) -> Result<(), String> {
         (self.run.events)(MigrateEvent::Confirming(self.guest.clone()));
-        let survey = survey(&domain_everywhere(self.run.site, self.guest.as_str()));
+        let survey = survey(&domain_everywhere(self.run.site, self.guest));
         match stand(&survey, self.run.to) {
             Stand::Between(host, _) if host == from => Ok(()),
             Stand::Unknown(reason) => {
@@ -201,7 +201,7 @@ impl Shift<'_> {
 
     /// Removes the definition at the source; from here on the guest is at the destination.
     fn undefine(&self, from: &HostId) -> Result<(), Verdict> {
-        let done = self.change(from, |at| at.undefine_domain(self.guest.as_str()));
+        let done = self.change(from, |at| at.undefine_domain(&self.uuid));
         let Err(error) = done else { return Ok(()) };
         match self.look(from) {
             Ok(None) => Ok(()),
@@ -230,7 +230,7 @@ impl Shift<'_> {
 
     fn autostart(&self) -> Result<(), String> {
         let to = self.run.to;
-        let set = self.change(to, |at| at.set_autostart(self.guest.as_str(), true));
+        let set = self.change(to, |at| at.set_autostart(&self.uuid, true));
         match (set, self.look(to)) {
             (Ok(()), _) => Ok(()),
             (Err(_), Ok(Some(domain))) if domain.autostart => Ok(()),
@@ -296,7 +296,7 @@ impl Shift<'_> {
     pub(super) fn left_behind(&self, survey: &Survey, left: &HostId, domain: &DomainFacts) -> Outcome {
         let mut outcome = Outcome::new(self.guest, self.run.to, Verdict::Refused);
         outcome.from = Some(self.run.to.clone());
-        let keeps = self.run.site.connector.open(left).and_then(|at| at.keeps(self.guest.as_str()));
+        let keeps = self.run.site.connector.open(left).and_then(|at| at.keeps(&self.uuid));
         match keeps {
             Ok(keeps) => outcome.findings = self.kept(left, keeps),
             Err(error) => outcome.verdict = Verdict::Unreachable(error.to_string()),
