@@ -173,7 +173,8 @@ pub struct RawGuest {
     /// Whether libvirt starts the guest with its host. The setting moves along with the guest.
     #[schemars(extend("default" = false))]
     pub autostart: Option<At<bool>>,
-    /// Your own domain XML, a file next to the cluster file, instead of all keys but `on`. Its name must be the guest's.
+    /// Your own domain XML, a file next to the cluster file, instead of all keys but `on`. Its name must be the guest's; where it
+    /// has no `<uuid>`, stor writes one in.
     #[schemars(extend("x-default" = "stor writes the domain XML"))]
     pub domain: Option<Text<LocalFile>>,
 }

@@ -43,7 +43,7 @@ fn effect(effect: &Effect, out: &mut String) {
     match effect {
         Effect::Run(commands) => {
             for command in commands {
-                writeln!(out, "    $ {}", quote::line(command)).unwrap();
+                writeln!(out, "    $ {}", quote::line(command, None)).unwrap();
             }
         }
         Effect::WriteFile(file) => {

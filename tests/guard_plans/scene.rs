@@ -129,7 +129,7 @@ fn render(plan: &Plan) -> String {
                 if let Some(file) = scripts.iter().find_map(script) {
                     file.clone_into(&mut command.args[1]);
                 }
-                writeln!(out, "    $ {}", quote::line(&command)).unwrap();
+                writeln!(out, "    $ {}", quote::line(&command, None)).unwrap();
             }),
             Effect::WriteFile(file) => {
                 let FileContent::Text(text) = &file.content else { panic!("a secret") };

@@ -31,7 +31,7 @@ fn a_lun_is_the_same_by_any_of_its_names_and_two_partitions_are_not() {
         let own = node(&format!("8:{}", 16 + number), "part", &format!("partition {number}\n"));
         device("kvm2", &format!("{:x}", 16 + number), &[own, disk.clone()])
     };
-    let whole = device("kvm1", "10", &[disk.clone()]);
+    let whole = device("kvm1", "10", std::slice::from_ref(&disk));
     let elsewhere = device("kvm2", "20", &[disk.replace("8:16", "8:32")]);
     let map = node("253:3", "mpath", "dm mpath-3600140596c741bac199507b9a758bcf3\n");
     let mapped = seen("kvm2", "/dev/m", &format!("real /dev/dm-3\nstat 5 9 fd 3\n{map}{disk}"));
