@@ -51,8 +51,13 @@ impl Share {
     fn make(&self, name: &str, format: ImageFormat, source: Option<&Path>) -> Output {
         let location = ImageLocation::File(AbsPath::new(self.at(name).to_str().unwrap()).unwrap());
         let size = ByteSize::from_bytes(SIZE);
-        let effect =
-            Effect::CreateImage(ImageSpec { location, format, size, source: source.map(Into::into) });
+        let effect = Effect::CreateImage(ImageSpec {
+            location,
+            format,
+            size,
+            source: source.map(Into::into),
+            mounted: None,
+        });
         let expansion = expand(&effect).unwrap();
         let command = match expansion.actions.as_slice() {
             [Action::Run(command)] => duct::cmd(command.program, &command.args).stdin_null(),
