@@ -163,7 +163,7 @@ fn a_block_keeps_every_other_byte_the_owner_the_mode_and_a_link() {
 fn make_image(target: &Path, source: Option<&Path>, size: u64) -> Effect {
     let (location, format) = (ImageLocation::File(abs(target)), ImageFormat::Raw);
     let (size, source) = (ByteSize::from_bytes(size), source.map(Into::into));
-    Effect::CreateImage(ImageSpec { location, format, size, source })
+    Effect::CreateImage(ImageSpec { location, format, size, source, mounted: None })
 }
 
 fn made(host: &dyn Host, effect: &Effect) -> Result<(), HostError> {
