@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::execute::{ExecuteEvent, Journal, execute};
 use crate::host::{Fleet, Holder, HostError};
 use crate::libvirt::Connector;
-use crate::model::{Cancel, Step, chain};
+use crate::model::{Cancel, Dead, Step, chain};
 use crate::observe::{observe, observe_locked};
 use crate::plan::{self, DeleteData, Plan};
 use crate::spec::Cluster;
@@ -17,10 +17,10 @@ use crate::verify::{Matrix, Verdict, VerifyEvent, verify};
 /// What is to be reached.
 #[derive(Debug, Clone)]
 pub enum Goal {
-    /// Every host matches the file.
-    Match,
+    /// Every host matches the file; hosts that the user named as dead are not asked.
+    Match(Dead),
     /// Nothing of stor's is left, but for data that is not named here.
-    Gone(DeleteData),
+    Gone(DeleteData, Dead),
 }
 
 /// Whether the user agrees to a plan.
@@ -78,9 +78,11 @@ impl Applied {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         match self.end {
-            End::Nothing => true,
+            End::Nothing => !self.plan.has_errors(),
             End::Declined(_) | End::Overtaken(_) => false,
-            End::Ran => self.journal.is_complete() && self.remaining.is_empty(),
+            End::Ran => {
+                self.journal.is_complete() && self.remaining.is_empty() && !self.remaining.has_errors()
+            }
         }
     }
 
@@ -107,8 +109,8 @@ pub fn apply(
 ) -> Result<Applied, Vec<HostError>> {
     let batches = plan::queries(cluster);
     let planned = |seen: &_| match goal {
-        Goal::Match => plan::plan(cluster, seen),
-        Goal::Gone(delete) => plan::plan_destroy(cluster, seen, delete),
+        Goal::Match(dead) => plan::plan_without(cluster, seen, dead),
+        Goal::Gone(delete, dead) => plan::plan_destroy_without(cluster, seen, delete, dead),
     };
     let (seen, locks) = observe_locked(fleet, holder, &batches)?;
     let plan = planned(&seen);
@@ -139,7 +141,7 @@ pub fn apply(
     applied.end = End::Ran;
     applied.journal = execute(&applied.plan, fleet, connector, cancel, &|event| shell.executing(event));
     applied.remaining = planned(&observe(fleet, &batches));
-    if matches!(goal, Goal::Match) && !cancel.is_cancelled() {
+    if matches!(goal, Goal::Match(_)) && !cancel.is_cancelled() {
         applied.matrix = Some(verify(cluster, fleet, cancel, &|event| shell.verifying(event)));
     }
     drop(locks);

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use stor::execute::execute;
 use stor::libvirt::fake::FakePool;
 use stor::libvirt::{pool_xml, pools};
-use stor::model::{Answer, Cancel, FindingCode, Secret, SecretRef, Secrets};
-use stor::plan::{Plan, plan, queries, script};
+use stor::model::{Answer, Cancel, Dead, FindingCode, Secret, SecretRef, Secrets};
+use stor::plan::{Plan, plan, plan_without, queries, script};
 use stor::spec::Cluster;
 use support::tgt::{Daemon, Target};
 use support::{World, cluster, host, path, show};
@@ -156,7 +156,14 @@ fn who_may_log_in_is_changed_while_guests_run() {
         target.addresses.remove("10.77.0.22");
         target.accounts.insert("somebody".to_owned());
     });
-    insta::assert_snapshot!(show::plan(&plan_for(&world, &file(LUN, "")), &["store1"]));
+    let left = file(LUN, "");
+    let shown = show::plan(&plan_for(&world, &left), &["store1"]);
+    assert!(shown.starts_with("BLOCKED") && shown.contains("10.77.0.1 would lose access"), "{shown}");
+    let dead = Dead(["10.77.0.1".parse().unwrap()].into());
+    insta::assert_snapshot!(show::plan(
+        &plan_without(&left, &world.observe(&queries(&left)), &dead),
+        &["store1"]
+    ));
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 use stor::execute::execute;
-use stor::model::{Cancel, Secret, SecretRef, Secrets};
-use stor::plan::{Plan, plan, queries, script};
+use stor::model::{Cancel, Dead, Secret, SecretRef, Secrets};
+use stor::plan::{Plan, plan, plan_without, queries, script};
 use stor::spec::Cluster;
 use stor::storage::iscsi::facts::lio::{self, Initiator};
 use stor::storage::iscsi::spec::Portal;
@@ -206,10 +206,14 @@ fn a_lun_is_added_and_removed_with_its_backing_object_and_its_file_stays() {
 }
 
 #[test]
-fn a_hypervisor_that_left_the_file_is_let_in_no_more() {
+fn a_hypervisor_that_left_the_file_is_let_in_no_more_once_it_is_named_as_dead() {
     let world = applied(&file(LUN, ""));
     let left = file_with(&["kvm1"], LUN, "", SECRET);
-    insta::assert_snapshot!(show(&plan_for(&world, &left)));
+    let shown = show(&plan_for(&world, &left));
+    assert!(shown.contains("host kvm2 (10.77.0.22) left the file and was not asked"), "{shown}");
+    assert!(!shown.contains("expelled"), "{shown}");
+    let dead = Dead(["kvm2".parse().unwrap()].into());
+    insta::assert_snapshot!(show(&plan_without(&left, &world.observe(&queries(&left)), &dead)));
 }
 
 #[test]

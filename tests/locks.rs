@@ -10,7 +10,7 @@ use stor::apply::{Applied, Consent, End, Goal, Shell, apply};
 use stor::execute::{ExecuteEvent, StepEnd, execute};
 use stor::host::{Holder, LockKind};
 use stor::libvirt::fake::Moment;
-use stor::model::{Cancel, HostId};
+use stor::model::{Cancel, Dead, HostId};
 use stor::observe::observe_locked;
 use stor::plan::{DeleteData, Plan, plan, plan_destroy, queries};
 use stor::spec::Cluster;
@@ -26,8 +26,8 @@ fn holder(cluster: &Cluster) -> Holder {
 fn once(world: &World, cluster: &Cluster, goal: &Goal) -> Vec<(HostId, StepEnd)> {
     let (seen, _locks) = observe_locked(&world.fleet(), &holder(cluster), &queries(cluster)).unwrap();
     let plan = match goal {
-        Goal::Match => plan(cluster, &seen),
-        Goal::Gone(delete) => plan_destroy(cluster, &seen, delete),
+        Goal::Match(_) => plan(cluster, &seen),
+        Goal::Gone(delete, _) => plan_destroy(cluster, &seen, delete),
     };
     let journal = execute(&plan, &world.fleet(), &world.libvirt, &Cancel::default(), &|_| {});
     journal.entries.into_iter().map(|entry| (entry.host, entry.end)).collect()
@@ -77,19 +77,23 @@ fn lost_anywhere(cluster: &Cluster, before: &[Goal], goal: &Goal) {
 
 #[test]
 fn a_lock_lost_after_any_effect_of_an_apply_ends_the_run() {
-    lost_anywhere(&cluster(CLUSTER), &[], &Goal::Match);
+    lost_anywhere(&cluster(CLUSTER), &[], &Goal::Match(Dead::default()));
 }
 
 #[test]
 fn a_lock_lost_after_any_effect_of_a_destroy_ends_the_run() {
-    lost_anywhere(&cluster(CLUSTER), &[Goal::Match], &Goal::Gone(DeleteData::default()));
+    lost_anywhere(
+        &cluster(CLUSTER),
+        &[Goal::Match(Dead::default())],
+        &Goal::Gone(DeleteData::default(), Dead::default()),
+    );
 }
 
 #[test]
 fn a_guest_is_defined_only_while_the_locks_of_all_hosts_are_held() {
     let file = cluster(CLUSTER);
     let world = World::bare(&file);
-    assert!(once(&world, &file, &Goal::Match).iter().all(|(_, end)| *end == StepEnd::Done));
+    assert!(once(&world, &file, &Goal::Match(Dead::default())).iter().all(|(_, end)| *end == StepEnd::Done));
     let effects = world.breaker.trace();
     let defined = effects.iter().position(|effect| effect.contains("define guest")).unwrap();
     let on = effects[defined].split(':').next().unwrap();
@@ -100,7 +104,7 @@ fn a_guest_is_defined_only_while_the_locks_of_all_hosts_are_held() {
         let Some(at) = last(other) else { continue };
         let world = World::bare(&file);
         world.breaker.set(Some(Break { at, moment: Moment::After, what: What::Lock }));
-        once(&world, &file, &Goal::Match);
+        once(&world, &file, &Goal::Match(Dead::default()));
         let defines = world.breaker.trace().iter().any(|effect| effect.contains("define guest"));
         assert!(world.breaker.hit() && !defines, "{other} lost its lock");
         looked += 1;
@@ -128,7 +132,7 @@ impl Shell for Person<'_> {
 /// Destroys what an apply made, with a person who is asked.
 fn destroyed(world: &World, file: &Cluster, meanwhile: &(dyn Fn() + Sync)) -> (Applied, usize) {
     let person = Person { meanwhile, ran: Mutex::default() };
-    let goal = Goal::Gone(DeleteData::default());
+    let goal = Goal::Gone(DeleteData::default(), Dead::default());
     let applied =
         apply(file, &world.fleet(), &world.libvirt, &goal, &holder(file), &Cancel::default(), &person)
             .unwrap();
@@ -140,7 +144,7 @@ fn after_a_question_only_what_still_holds_is_done() {
     let file = cluster(CLUSTER);
     let ready = || {
         let world = World::bare(&file);
-        once(&world, &file, &Goal::Match);
+        once(&world, &file, &Goal::Match(Dead::default()));
         world
     };
     let world = ready();

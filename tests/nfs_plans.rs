@@ -6,8 +6,8 @@ mod support;
 
 use stor::execute::execute;
 use stor::libvirt::DomainState;
-use stor::model::Cancel;
-use stor::plan::{Plan, plan, queries};
+use stor::model::{Cancel, Dead};
+use stor::plan::{Plan, plan, plan_without, queries};
 use stor::spec::Cluster;
 use support::{World, cluster, host, path, show};
 
@@ -148,9 +148,15 @@ fn what_the_server_forgot_is_exported_again() {
 }
 
 #[test]
-fn a_client_that_left_the_file_loses_the_export() {
+fn a_client_that_left_the_file_loses_the_export_once_it_is_named_as_dead() {
     let world = applied(&nfs(", allow: [10.77.0.1]"));
-    insta::assert_snapshot!(show::plan(&plan_for(&world, &nfs("")), &["store1", "kvm1", "kvm2"]));
+    let file = nfs("");
+    let shown = show::plan(&plan_for(&world, &file), &["store1", "kvm1", "kvm2"]);
+    assert!(shown.starts_with("BLOCKED") && shown.contains("10.77.0.1 would lose access"), "{shown}");
+    assert!(shown.contains("stor apply --dead '10.77.0.1'"), "{shown}");
+    let dead = Dead(["10.77.0.1".parse().unwrap()].into());
+    let plan = plan_without(&file, &world.observe(&queries(&file)), &dead);
+    insta::assert_snapshot!(show::plan(&plan, &["store1", "kvm1", "kvm2"]));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::model::{GuestId, HostId, StorageId};
+use crate::model::{ClientName, GuestId, HostId, StorageId};
 
 /// Where the cluster file is when nobody says.
 pub const DEFAULT_FILE: &str = "cluster.yaml";
@@ -169,6 +169,9 @@ pub struct PlanArgs {
     /// Exit with 4 when changes are pending
     #[arg(long)]
     pub detailed_exitcode: bool,
+    /// Host that left the file and is gone for good, or client by its address; may be repeated
+    #[arg(long, value_name = "HOST|ADDRESS")]
+    pub dead: Vec<ClientName>,
 }
 
 /// What `stor apply` takes.
@@ -183,6 +186,12 @@ pub struct ApplyArgs {
     /// Do not ask before disruptive steps either (what left the file is removed, mounts may be changed)
     #[arg(long)]
     pub prune: bool,
+    /// Host that left the file and is gone for good, or client by its address; may be repeated
+    #[arg(long, value_name = "HOST|ADDRESS")]
+    pub dead: Vec<ClientName>,
+    /// The same name once more, in the place of typing it when asked (for scripts)
+    #[arg(long, value_name = "HOST|ADDRESS", requires = "dead")]
+    pub confirm_dead: Vec<ClientName>,
 }
 
 /// What `stor status` takes.
@@ -265,6 +274,12 @@ pub struct DestroyArgs {
     /// Delete the data of this storage too (bricks with all images); may be repeated
     #[arg(long, value_name = "STORAGE")]
     pub delete_data: Vec<StorageId>,
+    /// Host that left the file and is gone for good, or client by its address; may be repeated
+    #[arg(long, value_name = "HOST|ADDRESS")]
+    pub dead: Vec<ClientName>,
+    /// The same name once more, in the place of typing it when asked (for scripts)
+    #[arg(long, value_name = "HOST|ADDRESS", requires = "dead")]
+    pub confirm_dead: Vec<ClientName>,
 }
 
 /// The lab's commands.

@@ -53,7 +53,8 @@ pub fn check(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
 pub fn plan(cli: &Cli, args: &PlanArgs, screen: &Screen) -> Result<Exit, Failure> {
     let session = Session::open(cli)?.with_secrets()?;
     let seen = observe(&session.fleet, &plan::queries(&session.cluster));
-    let plan = plan::plan(&session.cluster, &seen);
+    let dead = super::apply::dead(&session.cluster, &args.dead)?;
+    let plan = plan::plan_without(&session.cluster, &seen, &dead);
     if args.script {
         print(&plan::script::render(&plan, &session.cluster))?;
     } else {
@@ -61,7 +62,7 @@ pub fn plan(cli: &Cli, args: &PlanArgs, screen: &Screen) -> Result<Exit, Failure
     }
     Ok(match &plan {
         plan if plan.blocked.iter().any(|blocked| blocked.unknown) => Exit::Unreachable,
-        plan if !plan.blocked.is_empty() => Exit::Incomplete,
+        plan if !plan.blocked.is_empty() || plan.has_errors() => Exit::Incomplete,
         plan if args.detailed_exitcode && !plan.is_empty() => Exit::Pending,
         _ => Exit::Done,
     })

@@ -143,6 +143,7 @@ impl Screen {
     pub fn applied(&self, applied: &Applied) -> String {
         let mut out = String::new();
         match &applied.end {
+            End::Nothing if applied.plan.has_errors() => out.push_str(&self.plan(&applied.plan)),
             End::Nothing => out.push_str("nothing to do: every host is as it should be\n"),
             End::Declined(reason) | End::Overtaken(reason) => {
                 out.push_str(&format!("nothing was changed: {reason}\n"))
@@ -158,7 +159,7 @@ impl Screen {
                 }
                 let done = applied.journal.entries.iter().filter(|entry| entry.end == StepEnd::Done).count();
                 out.push_str(&format!("{done} of {} steps done\n", applied.journal.entries.len()));
-                if !applied.remaining.is_empty() {
+                if !applied.remaining.is_empty() || applied.remaining.has_errors() {
                     out.push_str("still to be done, by what the hosts show now:\n");
                     out.push_str(&self.plan(&applied.remaining));
                 }

@@ -38,7 +38,9 @@ impl SshConnector {
     #[must_use]
     pub fn new(hosts: &BTreeMap<HostId, HostSpec>, config: &SshConfig) -> Self {
         let way = |host: &HostSpec| {
-            Some((host.id.clone(), (host.role.driver()?, config.wrapper(&host.id)?.to_owned())))
+            // A host that is no hypervisor any more still has pools, secrets and guests to be removed.
+            let driver = host.role.driver().unwrap_or(Driver::Qemu);
+            Some((host.id.clone(), (driver, config.wrapper(&host.id)?.to_owned())))
         };
         Self::from_wrappers(hosts.values().filter_map(way).collect())
     }

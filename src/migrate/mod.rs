@@ -12,6 +12,7 @@ pub mod confirm;
 pub mod facts;
 pub mod image_locks;
 pub mod locate;
+mod members;
 pub mod monitor;
 pub mod outcome;
 pub mod outside;

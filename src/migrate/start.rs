@@ -7,6 +7,7 @@ use super::Site;
 use super::facts::{LayerQuestions, PlaceFacts, Questions, ShellFacts, chain, disk_path, disk_url};
 use super::image_locks;
 use super::locate::{other_of_this_name, survey};
+use super::members::unasked_members;
 use super::run::{domain_everywhere, strangers};
 use crate::host::claim::Locks;
 use crate::host::{Holder, HostError, LockKind};
@@ -148,7 +149,8 @@ impl StartError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Unknown { .. } => Some(
-                "bring that hypervisor back, or take it out of the cluster file once it is off".to_owned(),
+                "bring that hypervisor back; or, if it is gone for good, take it out of the file and run `stor apply --dead NAME`"
+                    .to_owned(),
             ),
             Self::NotDefined { .. } => Some("declare it in the cluster file and run `stor apply`".to_owned()),
             Self::DefinedTwice { guest, hosts } => {
@@ -235,6 +237,9 @@ pub fn start(site: Site<'_>, guest: &GuestId, cancel: &Cancel) -> Result<Started
     }
     if !survey.unseen.is_empty() {
         return Err(StartError::Unknown { guest, reason: survey.unseen.join("; ") });
+    }
+    if let Some(reason) = unasked_members(site) {
+        return Err(StartError::Unknown { guest, reason });
     }
     let (host, domain) = match survey.defined.as_slice() {
         [] => {

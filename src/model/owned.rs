@@ -61,6 +61,19 @@ pub enum OwnedKind {
     Firewall,
     /// An SELinux boolean that stor set; `name` is its name, the detail `former` its value before.
     Boolean,
+    /// A hypervisor of the cluster, let in to its storage; `name` is its name and address, the detail `here` says that it is
+    /// this very host. Nothing is removed with it ([`super::members`]).
+    Member,
+    /// A host or client that the user named as gone for good; `name` is its name or address.
+    DeadHost,
+}
+
+impl OwnedKind {
+    /// Tells whether an entry stands for no resource of its host, but for something to remember.
+    #[must_use]
+    pub fn is_note(self) -> bool {
+        matches!(self, Self::Member | Self::DeadHost)
+    }
 }
 
 /// One resource that stor created on a host.

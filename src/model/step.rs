@@ -1,5 +1,6 @@
 //! Steps: what a plan is made of. All decisions stand here; executing has no choices left.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
@@ -120,6 +121,9 @@ pub struct Step {
     pub owns: Option<Box<Owned>>,
     /// What stor no longer owns once this step ran, if it removes something.
     pub forgets: Option<Box<Owned>>,
+    /// Clients that lose access to the storage by it, as the access list calls them.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub takes: BTreeSet<String>,
 }
 
 impl Step {
@@ -144,6 +148,7 @@ impl Step {
             risk: Risk::Safe,
             owns: None,
             forgets: None,
+            takes: BTreeSet::new(),
         }
     }
     /// Adds a reason.
@@ -168,6 +173,12 @@ impl Step {
     #[must_use]
     pub fn forgetting(mut self, owned: Owned) -> Self {
         self.forgets = Some(Box::new(owned));
+        self
+    }
+    /// Says which clients lose access by it; the planner makes it disruptive unless they are let in by another name.
+    #[must_use]
+    pub fn taking(mut self, clients: impl IntoIterator<Item = String>) -> Self {
+        self.takes.extend(clients);
         self
     }
     /// Sets the risk.
@@ -206,9 +217,14 @@ impl<'a> Broken<'a> {
     ///
     /// Removal stops as a whole: a volume must not go before its mounts, nor a daemon before its volumes, nor the record
     /// before any of them. On the server side everything later of the same storage stops on every host; on the client
-    /// side on that host; what serves no storage stops everything later on its host.
+    /// side on that host; what serves no storage stops everything later on its host. Access is taken only after all that
+    /// used it has gone.
     #[must_use]
     pub fn stops(&self, later: &Step) -> bool {
+        let of_its_storage = self.storage.is_none() || self.storage == later.storage.as_ref();
+        if self.wave.is_release() && !later.takes.is_empty() && of_its_storage {
+            return true;
+        }
         if self.wave.is_release() && (later.wave.is_release() || later.wave == Wave::Settle) {
             return later.wave > self.wave || self.host == Some(&later.host);
         }
@@ -327,5 +343,9 @@ mod tests {
             let (broken, later) = (step(broken.0, broken.1, broken.2), step(later.0, later.1, later.2));
             assert_eq!(Broken::step(&broken).stops(&later), expected, "{broken:?} {later:?}");
         }
+        // A session or mount that did not go keeps its access.
+        let taking = |storage| step(Export, "s1", Some(storage)).taking(["10.0.0.1".to_owned()]);
+        let kept = step(ReleaseMount, "k1", Some("a"));
+        assert!(Broken::step(&kept).stops(&taking("a")) && !Broken::step(&kept).stops(&taking("b")));
     }
 }

@@ -167,7 +167,7 @@ impl Guard<'_> {
                 .firewall
                 .close(&self.mark, &kept)
                 .into_iter()
-                .map(|change| self.closing(change))
+                .map(|change| self.closing(change).taking(shut_out(own.difference(&texts))))
                 .collect(),
             false => Vec::new(),
         };
@@ -235,6 +235,12 @@ impl Guard<'_> {
         let reason = format!("{tool} cannot be told to let in a name: {}", peers.join("; "));
         Some(self.blocked(&reason).hint("write these hosts' IPv4 addresses into the cluster file"))
     }
+}
+
+/// The peers that rules in any tool's words name.
+fn shut_out<'t>(rules: impl Iterator<Item = &'t String>) -> BTreeSet<String> {
+    let words = rules.flat_map(|rule| rule.split(|c: char| !c.is_ascii_digit() && c != '.'));
+    words.filter(|word| word.parse::<std::net::Ipv4Addr>().is_ok()).map(str::to_owned).collect()
 }
 
 /// Sets what the storage needs and the policy has; what is on already is somebody else's.

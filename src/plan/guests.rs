@@ -45,7 +45,7 @@ pub(super) fn claims(cluster: &Cluster) -> Vec<Owned> {
 /// Names every hypervisor that has no libvirt, or whose libvirt is silent: pools and guests wait for it.
 pub(super) fn without_libvirt(scene: &Scene<'_>) -> Proposal {
     let mut proposal = Proposal::default();
-    for (host, domains) in &scene.domains {
+    for (host, domains) in scene.domains.iter().filter(|(host, _)| scene.cluster.is_hypervisor(host)) {
         let subject = ResourceId::new(ResourceKind::Host, host);
         let blocked = match domains {
             Err(error @ DomainsError::NoLibvirt(_)) => Blocked::new(Wave::Pool, subject, error).hint(
@@ -113,6 +113,7 @@ fn one(
     if wants_autostart(guest)
         && let [(host, domain)] = found.as_slice()
         && !domain.autostart
+        && !scene.plain.contains_key(*host)
     {
         let why = Difference::new(format!("guest {name} autostart"), "on", "off");
         proposal.steps.push(start_with_host(scene, guest, host, &uuid).because(why));
@@ -185,6 +186,10 @@ fn define(
             out.unknown = !is_fact;
             return Err(Box::new(out));
         }
+    }
+    if let Some(lost) = scene.lost() {
+        let reason = format!("cannot tell whether it is there already: {lost}");
+        return Err(Box::new(blocked(reason).hint(crate::model::members::REMEDY)));
     }
     for image in self::images(guest) {
         if let Some(ImageState::Blocked { unknown }) = images.get(image) {

@@ -27,6 +27,12 @@ struct Barriers {
     storage: BTreeMap<StorageId, Wave>,
     storage_on_host: BTreeMap<(StorageId, HostId), Wave>,
     everything: Option<Wave>,
+    /// Storage of which something is not released; `None` for what serves no storage.
+    unreleased: BTreeSet<Option<StorageId>>,
+    /// Storage of which nothing is changed at all.
+    frozen: BTreeSet<StorageId>,
+    /// Clients that keep their access.
+    kept: BTreeSet<String>,
 }
 
 impl Barriers {
@@ -37,6 +43,7 @@ impl Barriers {
             self.release = Some(self.release.map_or(wave, |at| at.min(wave)));
         }
         if wave.is_release() {
+            self.unreleased.insert(blocked.storage.clone());
             return;
         }
         match (&blocked.storage, &blocked.host) {
@@ -61,6 +68,10 @@ impl Barriers {
         if is_removal(step) && before(self.release.as_ref()) {
             return true;
         }
+        let frozen = step.storage.as_ref().is_some_and(|storage| self.frozen.contains(storage));
+        if frozen || (!step.takes.is_empty() && self.keeps(step)) {
+            return true;
+        }
         before(self.everything.as_ref())
             || before(self.hosts.get(&step.host))
             || step.storage.as_ref().is_some_and(|storage| {
@@ -70,14 +81,42 @@ impl Barriers {
     }
 }
 
+impl Barriers {
+    /// Tells whether a step takes access from who keeps it, or from a storage that something has not let go.
+    fn keeps(&self, step: &Step) -> bool {
+        let unreleased = self.unreleased.contains(&None) || self.unreleased.contains(&step.storage);
+        unreleased || step.takes.iter().any(|client| self.kept.contains(client))
+    }
+}
+
 /// Tells whether a step removes or forgets something.
 fn is_removal(step: &Step) -> bool {
     step.wave.is_release() || step.wave == Wave::Settle
 }
 
+/// What stays as it is, whoever asks for a change.
+#[derive(Default)]
+pub(super) struct Stays {
+    /// Storage of which nothing at all is changed.
+    pub frozen: BTreeSet<StorageId>,
+    /// Clients that keep their access.
+    pub kept: BTreeSet<String>,
+}
+
+/// What the records remember besides what steps make and remove.
+#[derive(Default)]
+pub(super) struct Notes {
+    /// Taken up before everything else.
+    pub taken_up: BTreeMap<HostId, Vec<Owned>>,
+    /// Forgotten after everything else.
+    pub forgotten: BTreeMap<HostId, Vec<Owned>>,
+}
+
 /// Joins a proposal.
-pub(super) fn join(proposal: Proposal) -> Joined {
+pub(super) fn join(proposal: Proposal, stays: Stays) -> Joined {
     let mut joined = Joined::default();
+    joined.barriers.frozen = stays.frozen;
+    joined.barriers.kept = stays.kept;
     joined.add(proposal);
     joined
 }
@@ -121,6 +160,9 @@ impl Joined {
             blocked.wave < step.wave
                 && (broken.stops(step) || (is_removal(step) && blocked.wave == Wave::Record))
         });
+        let of_its_storage =
+            |blocked: &&Blocked| blocked.storage.is_some() && blocked.storage == step.storage;
+        let cause = cause.or_else(|| self.blocked.iter().find(of_its_storage));
         let reason = match cause {
             Some(Blocked { subject, host: Some(host), .. }) => format!("waits for {subject} on {host}"),
             Some(Blocked { subject, host: None, .. }) => format!("waits for {subject}"),
@@ -133,13 +175,13 @@ impl Joined {
     }
 
     /// Makes the plan: merges, adds the record steps, sorts.
-    pub fn finish(mut self, scene: &Scene<'_>, released: &BTreeMap<HostId, Vec<Owned>>) -> Plan {
+    pub fn finish(mut self, scene: &Scene<'_>, notes: &Notes) -> Plan {
         let mut steps = std::mem::take(&mut self.steps);
         merge(&mut steps);
         // Nothing is forgotten while any removal waits: the entries say what the next run has to look at.
         let nothing = BTreeMap::new();
-        let forgotten = if self.barriers.release.is_none() { released } else { &nothing };
-        steps.extend(ownership::records(scene, &steps, forgotten));
+        let forgotten = if self.barriers.release.is_none() { &notes.forgotten } else { &nothing };
+        steps.extend(ownership::records(scene, &steps, &notes.taken_up, forgotten));
         steps.sort_by(|a, b| (a.wave, &a.host).cmp(&(b.wave, &b.host)));
         let mut waves: Vec<(Wave, Vec<Step>)> = Vec::new();
         while let Some(wave) = steps.first().map(|step| step.wave) {

@@ -6,11 +6,14 @@
 pub mod expand;
 pub mod script;
 
+mod access;
 mod domains;
 mod guard;
 mod guests;
 mod images;
 mod join;
+mod marks;
+mod notes;
 mod occupants;
 mod ownership;
 mod release;
@@ -22,10 +25,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use self::release::Data;
+use self::join::{Notes, Stays};
+use self::release::{Data, Kept};
 use self::scene::Scene;
-use crate::model::{Blocked, Finding, HostId, Observations, Owned, Query, Record, Step, StorageId, Wave};
+use crate::model::{
+    Blocked, Dead, Driver, Finding, HostId, Observations, Owned, Proposal, Query, Record, Severity, Step,
+    StorageId, Wave,
+};
 use crate::spec::Cluster;
+use crate::storage::mount_probe::mounts;
 use crate::storage::{self, Backend};
 
 /// Everything that would change, in the order in which it would.
@@ -44,6 +52,12 @@ impl Plan {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waves.is_empty() && self.blocked.is_empty()
+    }
+
+    /// Tells whether something is wrong that no step of stor's ends.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Error)
     }
 
     /// All steps in order.
@@ -65,13 +79,30 @@ pub fn queries(cluster: &Cluster) -> BTreeMap<HostId, Vec<Query>> {
 /// Plans what makes every host match the file.
 #[must_use]
 pub fn plan(cluster: &Cluster, seen: &Observations) -> Plan {
-    plan_with(cluster, seen, &backends(cluster))
+    plan_without(cluster, seen, &Dead::default())
+}
+
+/// Plans what makes every host match the file, where the user named hosts as gone for good.
+#[must_use]
+pub fn plan_without(cluster: &Cluster, seen: &Observations, dead: &Dead) -> Plan {
+    plan_with(cluster, seen, &backends(cluster), dead)
 }
 
 /// Plans the removal of everything that stor made, but for data that `delete` does not name.
 #[must_use]
 pub fn plan_destroy(cluster: &Cluster, seen: &Observations, delete: &DeleteData) -> Plan {
-    destroy_with(cluster, seen, &backends(cluster), delete)
+    plan_destroy_without(cluster, seen, delete, &Dead::default())
+}
+
+/// Likewise, where the user named hosts as gone for good.
+#[must_use]
+pub fn plan_destroy_without(
+    cluster: &Cluster,
+    seen: &Observations,
+    delete: &DeleteData,
+    dead: &Dead,
+) -> Plan {
+    destroy_with(cluster, seen, &backends(cluster), delete, dead)
 }
 
 fn backends(cluster: &Cluster) -> Vec<Box<dyn Backend + '_>> {
@@ -88,8 +119,14 @@ fn queries_with<'a>(
     let mut on_host = |host: &HostId| {
         let spec = &cluster.hosts[host];
         let mut queries = vec![Record::query(&cluster.name)];
-        if let Some(driver) = spec.role.driver() {
+        queries.extend([marks::query(&cluster.name), mounts()]);
+        // A host that is no hypervisor may have been one, with guests that nobody moved away.
+        let drivers =
+            spec.role.driver().map_or_else(|| vec![Driver::Qemu, Driver::Xen], |driver| vec![driver]);
+        for driver in drivers {
             queries.extend([domains::query(driver), domains::sources_query(driver)]);
+        }
+        if spec.role.is_hypervisor() {
             queries.extend(guests::queries(cluster));
         }
         queries.extend(all().flat_map(|backend| backend.queries(host)));
@@ -132,17 +169,29 @@ fn plan_with<'a>(
     cluster: &'a Cluster,
     seen: &'a Observations,
     backends: &'a [Box<dyn Backend + 'a>],
+    dead: &Dead,
 ) -> Plan {
-    let scene = Scene::new(cluster, seen, backends);
-    let released = release::plan(&scene, &claims(&scene), Data::Keep);
-    let mut proposal = ownership::unusable(&scene);
+    let scene = Scene::new(cluster, seen, backends, dead);
+    let mut storage = Proposal::default();
+    let mut kept = Kept::default();
+    for backend in backends {
+        let proposal = backend.plan(seen);
+        let refused = |blocked: &Blocked| !blocked.unknown || blocked.wave.is_server_side();
+        kept.refused.extend(proposal.blocked.iter().any(refused).then(|| backend.id().clone()));
+        storage.extend(proposal);
+    }
+    let misnamed = access::misnamed(&scene, dead, &storage);
+    let nobody = Dead::default();
+    let dead = if misnamed.blocked.is_empty() { dead } else { &nobody };
+    let judged = access::judge(&scene, storage);
+    let released = release::plan(&scene, &claims(&scene), &kept, Data::Keep);
+    let (mut proposal, apart) = unusable(&scene, Data::Keep);
+    proposal.extend(misnamed);
     proposal.extend(released.proposal);
     proposal.extend(guests::without_libvirt(&scene));
-    for backend in backends {
-        proposal.extend(backend.plan(seen));
-    }
+    proposal.extend(judged.proposal);
     proposal.extend(trust::plan(&scene));
-    let mut joined = join::join(proposal);
+    let mut joined = join::join(proposal, Stays { frozen: released.frozen, kept: judged.kept });
     // What is no longer needed stays open as long as anything else that goes has to wait.
     let guards = guard::plan(&scene, &|step| joined.is_broken(step));
     joined.add(guards);
@@ -150,7 +199,26 @@ fn plan_with<'a>(
     let (images, states) = images::plan(&scene, &|step| joined.is_broken(step));
     joined.add(images);
     joined.add(guests::plan(&scene, &states));
-    joined.finish(&scene, &released.forgotten)
+    let mut forgotten = released.forgotten;
+    for (host, entries) in notes::forgotten(&scene) {
+        forgotten.entry(host).or_default().extend(entries);
+    }
+    joined.finish(&scene, &Notes { taken_up: notes::taken_up(&scene, dead, &apart), forgotten })
+}
+
+/// What stands in the way of everything on a host: a record that cannot be used, or that was lost. A hypervisor that left the
+/// file unasked stands in the way of every removal.
+fn unusable(scene: &Scene<'_>, data: Data<'_>) -> (Proposal, BTreeSet<HostId>) {
+    let mut proposal = ownership::unusable(scene);
+    let lost = marks::unrecorded(scene, data);
+    // Where one record was lost, no other is begun anew: it would look as if nothing had been in it.
+    let apart = match lost.blocked.is_empty() {
+        true => proposal.blocked.iter().filter_map(|blocked| blocked.host.clone()).collect(),
+        false => scene.records.keys().cloned().collect(),
+    };
+    proposal.extend(lost);
+    proposal.extend(access::unasked(scene));
+    (proposal, apart)
 }
 
 fn destroy_with<'a>(
@@ -158,11 +226,14 @@ fn destroy_with<'a>(
     seen: &'a Observations,
     backends: &'a [Box<dyn Backend + 'a>],
     delete: &DeleteData,
+    dead: &Dead,
 ) -> Plan {
-    let scene = Scene::new(cluster, seen, backends);
-    let released = release::plan(&scene, &BTreeMap::new(), Data::Leave(delete));
-    let mut proposal = ownership::unusable(&scene);
+    let scene = Scene::new(cluster, seen, backends, dead);
+    let released = release::plan(&scene, &BTreeMap::new(), &Kept::default(), Data::Leave(delete));
+    let (mut proposal, _) = unusable(&scene, Data::Leave(delete));
+    proposal.extend(access::misnamed(&scene, dead, &Proposal::default()));
     proposal.extend(released.proposal);
     proposal.extend(release::without_data(&scene, delete));
-    join::join(proposal).finish(&scene, &released.forgotten)
+    let notes = Notes { taken_up: BTreeMap::new(), forgotten: released.forgotten };
+    join::join(proposal, Stays::default()).finish(&scene, &notes)
 }

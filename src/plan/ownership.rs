@@ -38,11 +38,15 @@ pub(super) fn unusable(scene: &Scene<'_>) -> Proposal {
 pub(super) fn records(
     scene: &Scene<'_>,
     steps: &[Step],
+    notes: &BTreeMap<HostId, Vec<Owned>>,
     forgotten: &BTreeMap<HostId, Vec<Owned>>,
 ) -> Vec<Step> {
     let mut made: BTreeMap<&HostId, Vec<&Owned>> = BTreeMap::new();
     for step in steps {
         made.entry(&step.host).or_default().extend(step.owns.as_deref());
+    }
+    for (host, notes) in notes {
+        made.entry(host).or_default().extend(notes);
     }
     let mut out = Vec::new();
     for (host, record) in &scene.records {

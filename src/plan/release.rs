@@ -10,13 +10,14 @@ use super::DeleteData;
 use super::domains::{Domain, DomainsError};
 use super::guard;
 use super::scene::Scene;
-use super::users::{self, InUse};
+use super::users;
 use crate::model::{
     AbsPath, BlockSpec, Blocked, Command, Difference, Effect, FileMode, Finding, FindingCode, GuestId,
     HostId, Owned, OwnedKind, Proposal, ResourceId, ResourceKind, Risk, SecretId, Severity, Step, StorageId,
     Wave,
 };
-use crate::storage::{gluster, iscsi, mount_unit, nfs, service};
+use crate::storage::spec::StorageSpec;
+use crate::storage::{gluster, iscsi, mount_unit, nfs, service, traces};
 
 /// What becomes of data that the file no longer asks for.
 #[derive(Clone, Copy)]
@@ -32,36 +33,66 @@ pub(super) enum Data<'a> {
 pub(super) struct Release {
     /// Steps and blocked parts.
     pub proposal: Proposal,
+    /// Storage of which nothing at all is changed, because something uses what would go.
+    pub frozen: BTreeSet<StorageId>,
     /// Entries that their hosts' records forget, unless a step that removes them does not run.
     pub forgotten: BTreeMap<HostId, Vec<Owned>>,
 }
 
+/// Why what left the file stays as it is.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// Storage of the file of which the same plan refuses a part.
+    pub refused: BTreeSet<StorageId>,
+}
+
 /// Plans the removal of every recorded entry that `claims` does not name.
-pub(super) fn plan(scene: &Scene<'_>, claims: &BTreeMap<HostId, Vec<Owned>>, data: Data<'_>) -> Release {
+pub(super) fn plan(
+    scene: &Scene<'_>,
+    claims: &BTreeMap<HostId, Vec<Owned>>,
+    kept: &Kept,
+    data: Data<'_>,
+) -> Release {
     let mut going: BTreeMap<&HostId, Vec<&Owned>> = BTreeMap::new();
+    let mut moved: BTreeMap<&HostId, Vec<&Owned>> = BTreeMap::new();
     for (host, record) in &scene.records {
         let Ok(record) = record else { continue };
-        let claimed: BTreeSet<(OwnedKind, &str)> =
-            claims.get(host).into_iter().flatten().map(|entry| (entry.kind, entry.name.as_str())).collect();
-        let left: Vec<&Owned> = record
-            .owned
-            .iter()
-            .filter(|entry| !claimed.contains(&(entry.kind, entry.name.as_str())))
-            .filter(|entry| !(is_data(entry) && matches!(data, Data::Keep)))
+        let claimed: BTreeMap<(OwnedKind, &str), &Owned> = claims
+            .get(host)
+            .into_iter()
+            .flatten()
+            .map(|entry| ((entry.kind, entry.name.as_str()), entry))
             .collect();
-        if !left.is_empty() {
-            going.insert(host, left);
+        for entry in &record.owned {
+            match claimed.get(&(entry.kind, entry.name.as_str())) {
+                Some(claim) if leads_elsewhere(entry, claim) => moved.entry(host).or_default().push(entry),
+                Some(_) => {}
+                None if (is_data(entry) || entry.kind.is_note()) && matches!(data, Data::Keep) => {}
+                None => going.entry(host).or_default().push(entry),
+            }
         }
     }
-    let held = users::of(scene, &going, data);
+    let held = users::of(scene, &going, &moved, data);
     let mut release = Release::default();
-    release.proposal.blocked.extend(held.iter().flat_map(|(storage, uses)| uses.blocked(storage)));
+    for ((storage, only), uses) in &held {
+        release.proposal.blocked.extend(uses.blocked(storage, only.as_ref()));
+        release.frozen.extend(StorageId::new(storage.as_str()).ok().filter(|_| only.is_none()));
+    }
     for (host, entries) in &going {
         // Deeper paths first: a directory is empty only when what stor made in it is gone.
         let mut entries = entries.clone();
         entries.sort_by(|a, b| (a.kind, &b.name).cmp(&(b.kind, &a.name)));
         for entry in entries {
-            if entry.storage.as_deref().is_some_and(|storage| held.contains_key(storage)) {
+            let is_held = entry.storage.as_ref().is_some_and(|storage| {
+                held.contains_key(&(storage.clone(), None))
+                    || held.contains_key(&(storage.clone(), Some((*host).clone())))
+            });
+            if is_held {
+                continue;
+            }
+            let stays = matches!(data, Data::Keep).then(|| stays(scene, host, entry, kept));
+            if let Some(blocked) = stays.flatten() {
+                release.proposal.blocked.push(blocked);
                 continue;
             }
             match steps(scene, host, entry, data) {
@@ -74,6 +105,52 @@ pub(super) fn plan(scene: &Scene<'_>, claims: &BTreeMap<HostId, Vec<Owned>>, dat
         }
     }
     release
+}
+
+/// Tells whether what a claimed entry stands for has another path or name now: its clients would lose what they use.
+fn leads_elsewhere(entry: &Owned, claim: &Owned) -> bool {
+    use OwnedKind::{GaneshaExport, IscsiTarget, KernelExport};
+    matches!(entry.kind, KernelExport | GaneshaExport | IscsiTarget)
+        && ["path", "iqn"].iter().any(|key| {
+            let (old, new) = (entry.detail.get(*key), claim.detail.get(*key));
+            old.is_some() && old != new
+        })
+}
+
+/// Says why an entry is not removed although nothing claims it: its storage is in the file, or a part of it is refused in the
+/// same plan, so that the plan would take what the refused part stands for.
+fn stays(scene: &Scene<'_>, host: &HostId, entry: &Owned, kept: &Kept) -> Option<Blocked> {
+    use OwnedKind::{Firewall, GlusterPeer, GlusterVolume, Service};
+    let of = |id: &StorageId| entry.storage.as_deref() == Some(id.as_str());
+    let storage = scene.cluster.storage.iter().find(|(id, _)| of(id));
+    let blocked = |reason: String| {
+        let subject = match (entry.storage.as_deref(), entry.kind) {
+            (Some(storage), _) => ResourceId::new(ResourceKind::Storage, storage),
+            (None, GlusterPeer) => ResourceId::new(ResourceKind::Peer, &entry.name),
+            (None, Firewall) => ResourceId::new(ResourceKind::Firewall, &entry.name),
+            (None, _) => ResourceId::new(ResourceKind::Service, &entry.name),
+        };
+        let mut blocked = Blocked::new(Wave::ReleaseGuest, subject, reason).on(host);
+        blocked.storage = storage.map(|(id, _)| id.clone());
+        blocked
+    };
+    if let (GlusterVolume, Some((id, StorageSpec::Gluster(_)))) = (entry.kind, storage) {
+        let reason = format!("volume {id} is storage of the file, so it is not removed from {host}");
+        return Some(
+            blocked(reason).hint("name its bricks as they are, or take the storage out of the file first"),
+        );
+    }
+    let waits = match (entry.kind, storage) {
+        (kind, Some((id, _))) if traces::is_server_side(kind) => kept.refused.get(id),
+        // It may be the same volume, export or target under another name.
+        (kind, None) if traces::is_server_side(kind) => kept.refused.first(),
+        (Service | GlusterPeer | Firewall, None) => kept.refused.first(),
+        _ => None,
+    };
+    waits.map(|id| {
+        let reason = format!("{} stays as long as a part of storage {id} is blocked", entry.name);
+        blocked(reason).hint("see what blocks that storage")
+    })
 }
 
 /// Tells whether an entry stands for the user's data.
@@ -115,6 +192,9 @@ fn steps(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> Res
     let run =
         |kind, wave, title: String, commands| vec![removal(kind).step(wave, title, Effect::Run(commands))];
     Ok(match entry.kind {
+        OwnedKind::Guest if is_left_behind(scene, host, entry, data) => {
+            left_behind(scene, &removal(ResourceKind::Guest))?
+        }
         OwnedKind::Guest => guest(scene, &removal(ResourceKind::Guest))?,
         OwnedKind::Pool => {
             let effect = Effect::RemovePool { name: name.to_owned() };
@@ -184,6 +264,7 @@ fn steps(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> Res
             None => Vec::new(),
         },
         OwnedKind::Image => image(scene, &removal(ResourceKind::Image), data)?,
+        OwnedKind::Member | OwnedKind::DeadHost => Vec::new(),
     })
 }
 
@@ -226,6 +307,32 @@ fn ganesha_export(removal: &Removal<'_>) -> Result<Vec<Step>, Box<Blocked>> {
     let title = format!("remove {file}, the directory keeps its data");
     let second = removal.step(Wave::ReleaseExport, title, Effect::Run(ganesha::unexport(&file)));
     Ok(vec![first, second])
+}
+
+/// Tells whether an entry is of a guest of the file on a host that is no hypervisor any more.
+fn is_left_behind(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> bool {
+    let in_file = scene.cluster.guests.keys().any(|guest| guest.as_str() == entry.name);
+    in_file && scene.plain.contains_key(host) && matches!(data, Data::Keep)
+}
+
+/// A guest of the file is not undefined with its host: it moves away first, with its state.
+fn left_behind(scene: &Scene<'_>, removal: &Removal<'_>) -> Result<Vec<Step>, Box<Blocked>> {
+    let (name, host) = (removal.entry.name.as_str(), removal.host);
+    let subject = ResourceId::new(ResourceKind::Guest, name);
+    let domains = match scene.domains.get(host) {
+        None | Some(Err(DomainsError::NoLibvirt(_))) => return Ok(Vec::new()),
+        Some(Err(error)) => {
+            return Err(Box::new(Blocked::unknown(Wave::ReleaseGuest, subject, error).on(host)));
+        }
+        Some(Ok(domains)) => domains,
+    };
+    let Some(domain) = domains.iter().find(|domain| domain.name == name) else { return Ok(Vec::new()) };
+    let state = if domain.active { "runs" } else { "is defined" };
+    let reason = format!("guest {name} {state} on {host}, which is no hypervisor any more");
+    let hint = format!(
+        "write `hypervisor: true` back, `stor migrate {name} --to HOST` (--cold when it is shut off), then take it away again"
+    );
+    Err(Box::new(Blocked::new(Wave::ReleaseGuest, subject, reason).on(host).hint(hint)))
 }
 
 /// A guest is undefined where it is now, and only when it is shut off and still the one that stor defined.
@@ -386,27 +493,4 @@ pub(super) fn without_data(scene: &Scene<'_>, delete: &DeleteData) -> Proposal {
         }
     }
     proposal
-}
-
-/// Says that storage cannot go because guests use it, or because nobody knows whether they do.
-impl InUse {
-    fn blocked(&self, storage: &str) -> Option<Blocked> {
-        let subject = ResourceId::new(ResourceKind::Storage, storage);
-        let blocked = match self {
-            Self::Unknown(reason) => {
-                let reason = format!("cannot tell whether guests use it: {reason}");
-                Blocked::unknown(Wave::ReleaseGuest, subject, reason)
-            }
-            Self::By(guests) => {
-                let reason = format!("guests use it: {}", guests.join(", "));
-                Blocked::new(Wave::ReleaseGuest, subject, reason).hint(
-                    "shut these guests down and undefine those that stor did not define, or keep the storage",
-                )
-            }
-        };
-        Some(match StorageId::new(storage) {
-            Ok(id) => blocked.serving(&id),
-            Err(_) => blocked,
-        })
-    }
 }

@@ -13,7 +13,7 @@ use crate::migrate::outcome::Outside;
 use crate::migrate::run::cold::{self, Cold, Stop};
 use crate::migrate::run::{MigrateEvent, Options, migrate};
 use crate::migrate::start::{Started, start_locked};
-use crate::model::Cancel;
+use crate::model::{Cancel, Dead};
 use crate::verify::{Verdict, verify};
 
 /// Time that a guest gets to shut down before it is moved; the same as on the command line.
@@ -165,9 +165,17 @@ impl Run<'_> {
 
     fn apply(&self) -> StepReport {
         let Site { cluster, fleet, connector } = self.site;
-        match apply(cluster, fleet, connector, &Goal::Match, &self.options.holder, self.cancel, self.show) {
+        match apply(
+            cluster,
+            fleet,
+            connector,
+            &Goal::Match(Dead::default()),
+            &self.options.holder,
+            self.cancel,
+            self.show,
+        ) {
             Err(busy) => failed(busy.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
-            Ok(applied) if applied.end == End::Nothing => seen("nothing to do"),
+            Ok(applied) if applied.end == End::Nothing && applied.is_complete() => seen("nothing to do"),
             Ok(applied) if !applied.is_complete() => failed("not everything could be applied"),
             Ok(applied) if !applied.is_proved() => failed("applied, but the evidence is missing"),
             Ok(applied) => seen(format!("{} steps done", applied.journal.entries.len())),

@@ -23,6 +23,7 @@ pub mod probe;
 pub mod service;
 pub mod spec;
 pub mod stamp_file;
+pub mod traces;
 
 use crate::guard::Opening;
 use crate::model::{
@@ -68,6 +69,8 @@ pub trait Backend {
     fn attached(&self, host: &HostId, seen: &Observations) -> Result<Attached, Unknown>;
     /// What [`Backend::attached`] wants answered.
     fn attached_queries(&self) -> Vec<Query>;
+    /// By what any host shows that it uses this storage as the file has it.
+    fn traces(&self) -> traces::Traces;
     /// Ports of `host` that other hosts reach for this storage.
     fn openings(&self, host: &HostId) -> Vec<Opening>;
     /// SELinux booleans that this storage needs on `host`.

@@ -112,8 +112,11 @@ fn a_peer_that_leaves_the_file_loses_its_rules(lab: &Lab) {
     let held = |lab: &Lab| lab.on("store1", "nft list chain inet filter stor-e2e-guard").contains(peer);
     assert!(held(lab));
     lab.edit("allow: [10.77.0.1]", "allow: []");
-    lab.lab(&["apply", "--yes"]).exits(6).says(&["--prune"]);
-    lab.lab(&["apply", "--yes", "--prune"]).exits(0);
+    lab.lab(&["apply", "--yes", "--prune"]).exits(6).says(&["10.77.0.1 would lose access"]);
+    assert!(held(lab));
+    let dead = ["apply", "--yes", "--dead", "10.77.0.1", "--confirm-dead", "10.77.0.1"];
+    lab.lab(&dead).exits(6).says(&["--prune"]);
+    lab.lab(&[&dead[..], &["--prune"]].concat()).exits(0);
     assert!(!held(lab));
     assert!(!lab.on("store2", "ufw show added").contains(peer));
     lab.lab(&["plan", "--detailed-exitcode"]).exits(0);

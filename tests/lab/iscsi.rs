@@ -98,7 +98,9 @@ fn a_lun_is_added_and_a_secret_changed_while_the_guest_runs(lab: &Lab) {
 fn who_is_not_named_is_refused(lab: &Lab) {
     lab.lab(&["verify"]).exits(0).says(&["san through iSCSI: pass (looked at 2 images"]);
     lab.edit("      allow: [10.77.0.1]\n", "");
-    lab.lab(&["apply", "--yes", "--prune"]).exits(0).says(&[
+    lab.lab(&["apply", "--yes", "--prune"]).exits(6).says(&["10.77.0.1 would lose access"]);
+    let dead = ["apply", "--yes", "--prune", "--dead", "10.77.0.1", "--confirm-dead", "10.77.0.1"];
+    lab.lab(&dead).exits(0).says(&[
         "keep 10.77.0.1 from target",
         "shows itself to none but its initiators",
         "server store1 looked at",

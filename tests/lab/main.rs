@@ -14,6 +14,7 @@ mod identity;
 mod iscsi;
 mod kept_state;
 mod locks;
+mod leaving;
 mod migration;
 mod migration_cold;
 mod nfs;

@@ -36,8 +36,12 @@ fn the_playbook_runs_and_the_export_is_guarded_mended_and_given_back() {
 fn who_is_not_named_is_refused(lab: &Lab) {
     lab.lab(&["verify"]).exits(0).says(&["vmstore through NFSv3: pass (looked at 2 images"]);
     lab.edit("      allow: [10.77.0.1]\n", "");
-    lab.lab(&["plan", "--detailed-exitcode"]).exits(4).says(&["10.77.0.1 10.77.0.21 10.77.0.22"]);
-    lab.lab(&["apply", "--yes"])
+    lab.lab(&["apply", "--yes", "--prune"]).exits(6).says(&["10.77.0.1 would lose access", "--dead"]);
+    let dead = ["--dead", "10.77.0.1"];
+    lab.lab(&[&["plan", "--detailed-exitcode"][..], &dead].concat())
+        .exits(4)
+        .says(&["10.77.0.1 10.77.0.21 10.77.0.22"]);
+    lab.lab(&[&["apply", "--yes", "--prune", "--confirm-dead", "10.77.0.1"][..], &dead].concat())
         .exits(0)
         .says(&["refuses this machine (10.77.0.1)", "server store1 looked at"]);
     // Opened by hand for everybody: the client on this machine gets in, which is no proof that passes.
@@ -48,7 +52,7 @@ fn who_is_not_named_is_refused(lab: &Lab) {
         ),
     );
     lab.lab(&["verify"]).exits(7).says(&["export-open", "is exported to *"]);
-    lab.lab(&["apply", "--yes"]).exits(0);
+    lab.lab(&["apply", "--yes", "--prune"]).exits(0);
     lab.lab(&["verify"]).exits(0).says(&["refuses this machine"]);
 }
 

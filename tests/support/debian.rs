@@ -8,7 +8,7 @@ use stor::libvirt::fake::FakeConnector;
 use stor::model::{AbsPath, Answer, Command, HostId};
 
 use super::gluster::{GROUP, Pool};
-use super::tools::{block, cksum, first_entry, leftovers, remove_tree, replace, stat};
+use super::tools::{block, cksum, first_entry, leftovers, marked, remove_tree, replace, stat};
 use super::{nfs, path, tgt, virsh};
 
 /// A host's state besides its files.
@@ -24,6 +24,7 @@ pub struct Debian {
     /// What is mounted: directory to source.
     pub mounts: BTreeMap<AbsPath, String>,
     pub enabled: BTreeSet<String>,
+    pub addresses: BTreeSet<String>,
 }
 
 impl std::fmt::Debug for Debian {
@@ -82,6 +83,7 @@ impl Debian {
             loaded: BTreeMap::new(),
             mounts: BTreeMap::new(),
             enabled: BTreeSet::new(),
+            addresses: BTreeSet::new(),
         }
     }
 
@@ -175,6 +177,7 @@ impl Debian {
                 }
                 None => answer(0, "absent\n"),
             },
+            ("sh", ["-c", _, "stor-marks", cluster]) => answer(0, self.marks(cluster, files)),
             ("sh", ["-c", _, "meet", number]) => {
                 self.pool.lock().unwrap().meet(&self.id, number.parse().unwrap())
             }
@@ -241,6 +244,19 @@ impl Debian {
             }
             _ => coreutils(command, files).unwrap_or_else(|| panic!("{command} is not emulated")),
         }
+    }
+
+    /// Which files carry a cluster's marks, and the host's addresses.
+    fn marks(&self, cluster: &str, files: &Files) -> String {
+        let mut out = marked(cluster, files);
+        let pool = self.pool.lock().unwrap();
+        for (name, volume) in pool.volumes.iter().filter(|(name, _)| pool.keeps_volume(&self.id, name)) {
+            if volume.options.get("user.stor.cluster").is_some_and(|of| of == cluster) {
+                out.push_str(&format!("volume {name}\n"));
+            }
+        }
+        self.addresses.iter().for_each(|address| out.push_str(&format!("address {address}\n")));
+        out
     }
 
     fn apt(&mut self, args: &[&str], files: &mut Files) -> Answer {
@@ -446,6 +462,10 @@ impl Debian {
                 let address = args.iter().find_map(|arg| arg.strip_prefix("hostname1=")).unwrap();
                 let keeps = self.pool.lock().unwrap().keeps_peer(&self.id, address);
                 self.unless_gone(keeps, &["peer", "detach", address])
+            }
+            // Nobody but the hypervisors mounts anything here.
+            [_, "-mindepth", "1", "-maxdepth", "1", "-name", _, "!", "-exec", "sh", "-c", _, "idle", ..] => {
+                answer(0, "")
             }
             [_, "-mindepth", "1", "-maxdepth", "1", "-name", name, "!", "-exec", "gluster", command @ ..] => {
                 let keeps = self.pool.lock().unwrap().keeps_volume(&self.id, name);

@@ -89,6 +89,8 @@ impl World {
                 Arc::clone(&world.nfs),
                 Arc::clone(&world.tgt),
             );
+            let mut debian = debian;
+            debian.addresses.insert(spec.address.clone());
             let debian = Arc::new(Mutex::new(debian));
             let machine = debian::Shared(Arc::clone(&debian));
             let fake = FakeHost::new(spec.id.clone(), Box::new(machine), Faults::default());

@@ -145,3 +145,22 @@ pub fn block(script: &str, file: &str, files: &Files) -> Answer {
     }
     answer(0, out)
 }
+
+/// Files that carry a cluster's marks.
+pub fn marked(cluster: &str, files: &Files) -> String {
+    let (header, begin) =
+        (format!("# Written by stor for cluster {cluster}. "), format!("# BEGIN stor {cluster}"));
+    let searched =
+        ["/etc/systemd/system", "/etc/exports.d", "/etc/ganesha/exports.d", "/etc/tgt/conf.d"].map(path);
+    let own = path(&format!("/var/lib/stor/{cluster}"));
+    let mut out = String::new();
+    for (file, content) in files.iter() {
+        let text = String::from_utf8_lossy(&content.content);
+        let headed = searched.iter().any(|at| file.is_within(at)) && text.contains(&header);
+        let trust = file.as_str() == "/root/.ssh/authorized_keys" && text.lines().any(|line| line == begin);
+        if headed || trust || file.is_within(&own) {
+            out.push_str(&format!("mark {file}\n"));
+        }
+    }
+    out
+}

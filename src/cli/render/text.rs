@@ -35,6 +35,7 @@ pub fn plan(plan: &Plan, screen: &Screen) -> String {
     out.push_str(&findings(plan.findings.iter(), screen));
     let steps = plan.steps().count();
     out.push_str(&match (steps, plan.blocked.len()) {
+        (0, 0) if plan.has_errors() => "no steps: what is wrong here is yours to decide\n".to_owned(),
         (0, 0) => "nothing to do: every host is as it should be\n".to_owned(),
         (steps, 0) => format!("{steps} steps\n"),
         (steps, blocked) => format!("{steps} steps, {blocked} blocked\n"),

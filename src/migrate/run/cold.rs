@@ -14,6 +14,7 @@ use crate::libvirt::{DomainFacts, DomainState, Keeps, LibvirtError, domain_xml};
 use crate::migrate::Site;
 use crate::migrate::cold::{Intent, Stand, intent, stand};
 use crate::migrate::locate::{Survey, renamed, survey};
+use crate::migrate::members::unasked_members;
 use crate::migrate::outcome::{Outcome, Verdict};
 use crate::migrate::preflight::{self, GuestFacts, Starts, refusals};
 use crate::model::{
@@ -117,6 +118,10 @@ impl Shift<'_> {
     }
 
     fn under_locks(&self) -> Outcome {
+        if let Some(reason) = unasked_members(self.run.site) {
+            let reason = format!("the guest may run on a hypervisor that was not asked: {reason}");
+            return Outcome::new(self.guest, self.run.to, Verdict::Unreachable(reason));
+        }
         let seen = super::domain_everywhere(self.run.site, self.guest);
         let mut outcome = self.judged(&survey(&seen));
         let seen = match outcome.cold {

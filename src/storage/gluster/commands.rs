@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::spec::{Arbiter, Force, GlusterSpec};
 use crate::model::{AbsPath, ClusterName, Command, HostId, StorageId};
 use crate::spec::Cluster;
+use crate::storage::mount_probe::mount_table::Mount;
 use crate::storage::mount_unit::MountUnit;
 use crate::storage::packages::Need;
 use crate::storage::spec::Access;
@@ -193,13 +194,27 @@ pub fn start(id: &StorageId) -> Command {
     gluster().args(["volume", "start", id.as_str()])
 }
 
-/// Stops and deletes a volume; the bricks keep their data. May run again after having been interrupted, even when glusterd
+/// Fails as long as anybody has a volume mounted or open through libgfapi, after ten seconds in which those that just left may
+/// go. A volume that does not run has no client. A constant: the volume is an argument.
+const IDLE: &str = "\
+left=20
+while used=$(gluster --mode=script volume status \"$1\" client-list 2>/dev/null | grep -E '^(fuse|gfapi)'); do
+  left=$((left - 1))
+  [ $left -gt 0 ] || { echo \"volume $1 is in use, nothing was removed: $(echo $used)\" >&2; exit 1; }
+  sleep 0.5
+done
+exit 0
+";
+
+/// Stops and deletes a volume that nobody uses; the bricks keep their data. May run again after having been interrupted, even when glusterd
 /// itself has been stopped since.
 #[must_use]
 pub fn stop_and_delete(name: &str) -> Vec<Command> {
     // With --xml it ends with 0 even for a volume that is stopped already.
     let stop = gluster().args(["--xml", "volume", "stop", name, "force"]);
+    let idle = Command::new("sh").args(["-c", IDLE, "idle", name]);
     vec![
+        or_fail(find_in("vols").args(["-name", name]), &idle),
         or_fail(find_in("vols").args(["-name", name]), &stop),
         or_fail(find_in("vols").args(["-name", name]), &gluster().args(["volume", "delete", name])),
     ]
@@ -274,6 +289,13 @@ pub fn mount_unit(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec) -> Moun
 pub fn mount_sources(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec) -> BTreeSet<String> {
     let names = server_ids(spec).into_iter().flat_map(|host| [cluster.address_of(host), host.as_str()]);
     names.flat_map(|name| [format!("{name}:/{id}"), format!("{name}:{id}")]).collect()
+}
+
+/// Tells whether a mount is of a volume, whatever server handed it out.
+#[must_use]
+pub fn is_mount_of(volume: &str, mount: &Mount) -> bool {
+    let name = mount.source.rsplit(':').next().map(|path| path.trim_start_matches('/'));
+    mount.fs_type == KERNEL_TYPE && name == Some(volume)
 }
 
 /// What a hypervisor needs, by how it reaches the volume.

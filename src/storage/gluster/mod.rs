@@ -21,6 +21,7 @@ use super::mount_client;
 use super::mount_probe;
 use super::probe::Probe;
 use super::spec::Access;
+use super::traces::Traces;
 use super::{Attached, Backend, planning};
 use crate::guard::{Opening, Protocol};
 use crate::model::{
@@ -107,6 +108,17 @@ impl Backend for Gluster<'_> {
         match self.spec.access {
             Access::Direct => Vec::new(),
             Access::Mount => vec![mount_probe::mounts()],
+        }
+    }
+
+    fn traces(&self) -> Traces {
+        let mounted = (self.spec.access == Access::Mount).then(|| self.spec.mount.clone());
+        Traces {
+            paths: mounted.into_iter().collect(),
+            pools: [self.id.to_string()].into(),
+            volumes: [self.id.to_string()].into(),
+            clients: commands::allowed(self.cluster, self.spec),
+            ..Traces::default()
         }
     }
 

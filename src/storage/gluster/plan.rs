@@ -77,9 +77,11 @@ pub(super) fn claims(cluster: &Cluster, id: &StorageId, spec: &GlusterSpec, host
         let bricks = spec.bricks.iter().filter(|brick| brick.host == *host);
         claims.extend(bricks.map(|brick| bricks::owned(id, &brick.path)));
     }
-    if servers.first() == Some(&host) {
+    // Whichever server's record has them: which brick comes first in the file may change.
+    if servers.contains(&host) {
         claims.push(volume::owned(id));
-        claims.extend(servers[1..].iter().map(|other| servers::peer(cluster.address_of(other))));
+        let others = servers.iter().filter(|other| **other != host);
+        claims.extend(others.map(|other| servers::peer(cluster.address_of(other))));
     }
     if cluster.is_hypervisor(host) && spec.access == Access::Mount {
         claims.extend(mount_client::claims(id, &spec.mount));

@@ -15,9 +15,10 @@ pub mod wire;
 
 use std::collections::BTreeSet;
 
-use self::spec::{IscsiProvider, IscsiSpec};
+use self::spec::{IscsiAccess, IscsiProvider, IscsiSpec};
 use super::health::Health;
 use super::probe::Probe;
+use super::traces::Traces;
 use super::{Attached, Backend, planning};
 use crate::guard::{Opening, Protocol};
 use crate::model::{
@@ -80,6 +81,19 @@ impl Backend for Iscsi<'_> {
 
     fn attached_queries(&self) -> Vec<Query> {
         Vec::new()
+    }
+
+    fn traces(&self) -> Traces {
+        let of_session = self.spec.luns.iter().filter(|_| self.spec.access == IscsiAccess::Session);
+        let devices = of_session
+            .map(|lun| commands::open_iscsi::device(self.cluster, self.id, self.spec, lun).to_string());
+        Traces {
+            pools: [self.id.to_string()].into(),
+            devices: devices.collect(),
+            targets: [self.spec.iqn.to_string()].into(),
+            clients: commands::clients(self.cluster, self.spec),
+            ..Traces::default()
+        }
     }
 
     fn openings(&self, host: &HostId) -> Vec<Opening> {

@@ -71,10 +71,14 @@ pub fn clients(cluster: &Cluster, spec: &NfsSpec) -> BTreeSet<String> {
 #[must_use]
 pub fn same_clients(desired: &BTreeSet<String>, shown: &BTreeSet<String>) -> bool {
     let strangers: Vec<&String> = shown.difference(desired).collect();
-    let is_name = |client: &&String| {
-        client.parse::<std::net::Ipv4Addr>().is_err() && !client.contains(['*', '?', '[', '/', '@', ':'])
-    };
-    strangers.iter().all(is_name) && strangers.len() == desired.difference(shown).count()
+    strangers.iter().all(|client| is_plain_name(client))
+        && strangers.len() == desired.difference(shown).count()
+}
+
+/// Tells whether a client is the name of one host: no address, network, pattern or netgroup.
+#[must_use]
+pub fn is_plain_name(client: &str) -> bool {
+    client.parse::<std::net::Ipv4Addr>().is_err() && !client.contains(['*', '?', '[', '/', '@', ':'])
 }
 
 /// Makes an export's directory with all its parents.

@@ -17,6 +17,7 @@ pub mod wire;
 use self::spec::NfsSpec;
 use super::health::Health;
 use super::probe::Probe;
+use super::traces::Traces;
 use super::{Attached, Backend, mount_client, mount_probe, planning};
 use crate::guard::Opening;
 use crate::model::{
@@ -83,6 +84,17 @@ impl Backend for Nfs<'_> {
 
     fn attached_queries(&self) -> Vec<Query> {
         self.spec.mount.iter().map(|_| mount_probe::mounts()).collect()
+    }
+
+    fn traces(&self) -> Traces {
+        let mounted = self.spec.mount.as_ref().map(|mount| mount.path.clone());
+        Traces {
+            paths: mounted.into_iter().chain([self.spec.path.clone()]).collect(),
+            pools: [self.id.to_string()].into(),
+            sources: commands::mount_sources(self.cluster, self.spec),
+            clients: commands::clients(self.cluster, self.spec),
+            ..Traces::default()
+        }
     }
 
     fn openings(&self, host: &HostId) -> Vec<Opening> {

@@ -16,7 +16,8 @@ use crate::storage::service::enable_and_start;
 
 /// The servers, as far as they are known.
 pub(super) struct Servers<'a> {
-    /// The server that speaks for the pool: the first brick's.
+    /// The server that speaks for the pool: the one whose record has the volume, else the first brick's. The order of the
+    /// bricks in the file says nothing about a volume that is there.
     pub first: &'a HostId,
     /// All servers in the order of their bricks.
     pub ids: Vec<&'a HostId>,
@@ -27,8 +28,9 @@ pub(super) struct Servers<'a> {
 impl<'a> Servers<'a> {
     fn read(subject: &Subject<'a>) -> Option<Self> {
         let ids = commands::server_ids(subject.spec);
-        let mut servers =
-            Self { first: ids.first().copied()?, ids, facts: BTreeMap::new(), errors: BTreeMap::new() };
+        let made = |id: &&&HostId| subject.record(id).owns(OwnedKind::GlusterVolume, subject.id.as_str());
+        let first = ids.iter().find(made).or_else(|| ids.first()).copied()?;
+        let mut servers = Self { first, ids, facts: BTreeMap::new(), errors: BTreeMap::new() };
         for id in &servers.ids {
             match facts::server(subject.seen, subject.spec, id) {
                 Ok(facts) => drop(servers.facts.insert(id, facts)),

@@ -1,6 +1,6 @@
 //! The volume: creation, options, start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Subject;
 use super::servers::Servers;
@@ -265,5 +265,18 @@ fn change_options(subject: &Subject<'_>, servers: &Servers<'_>, volume: &Volume,
         let observed = volume.options.get(name).map_or("its default", String::as_str);
         step = step.because(Difference::new(format!("volume.{id}.options.{name}"), value, observed));
     }
-    step.risking(Risk::Safe)
+    step.taking(shut_out(volume, options))
+}
+
+/// Whom the new list of clients leaves out. A volume that was never started has let nobody in, whatever it says.
+fn shut_out(volume: &Volume, options: &Options) -> Vec<String> {
+    let Some(wanted) = options.get(commands::ALLOW_OPTION).filter(|_| volume.status != VolumeStatus::Created)
+    else {
+        return Vec::new();
+    };
+    let words =
+        |text: &str| -> BTreeSet<String> { text.split(',').map(|word| word.trim().to_owned()).collect() };
+    // Without the option, glusterd lets everybody in.
+    let before = volume.options.get(commands::ALLOW_OPTION).map_or("*", String::as_str);
+    words(before).difference(&words(wanted)).cloned().collect()
 }

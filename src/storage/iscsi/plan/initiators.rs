@@ -39,3 +39,14 @@ pub(super) fn admitted(subject: &Subject<'_>) -> Admitted {
     }
     admitted
 }
+
+/// The client that an initiator's name stands for: a host by its name in the file, or the initiator itself. `None` for guests,
+/// which log in as long as their LUN is offered, and for the machine that runs stor, which only looks.
+pub(super) fn client(subject: &Subject<'_>, initiator: &str) -> Option<String> {
+    let Subject { cluster, spec, .. } = *subject;
+    let own = spec.iqn.sibling(&format!("stor-{}.", cluster.name));
+    match initiator.strip_prefix(&own) {
+        None => Some(initiator.to_owned()),
+        Some(rest) => rest.strip_prefix("host.").map(str::to_owned),
+    }
+}

@@ -121,7 +121,9 @@ pub(super) fn plan(server: &Server<'_>, out: &mut Proposal) {
     let step = server.step(Wave::Export, server.subject.target(), title, run);
     let step = step.owning(lio_target(cluster, id, spec));
     let step = change.why.into_iter().fold(step, Step::because);
-    out.steps.push(if change.expelled.is_empty() { step } else { step.risking(Risk::Disruptive) });
+    let step = if change.expelled.is_empty() { step } else { step.risking(Risk::Disruptive) };
+    let clients = change.expelled.iter().filter_map(|name| initiators::client(server.subject, name));
+    out.steps.push(step.taking(clients));
     if let Some(value) = secret.filter(|value| !server.facts.stamp.is_some_and(|stamp| stamp.fits(value))) {
         let file = stamp_file::file(&cluster.name, id, GivenTo::Target, cluster.secrets.stamp(value));
         let why = Difference::new(server.subject.field("chap.stamp"), "of this secret", "of none or another");

@@ -24,7 +24,8 @@ pub(super) fn plan(server: &Server<'_>, out: &mut Proposal) -> Result<(), FactsE
         let title = format!("write {}", file.path);
         let why = Difference::new(format!("file {}", file.path), "as the file says", observed);
         let step = server.step(Wave::Export, server.subject.export(), title, Effect::WriteFile(file.clone()));
-        out.steps.push(step.because(why).owning(ganesha_export((cluster, id, spec))));
+        let step = step.because(why).owning(ganesha_export((cluster, id, spec)));
+        out.steps.push(step.taking(shut_out(server, found.map(String::as_str))));
     }
     let included = include(server, out);
     // What the whole server is told counts only from its next start on.
@@ -33,10 +34,10 @@ pub(super) fn plan(server: &Server<'_>, out: &mut Proposal) -> Result<(), FactsE
     if active && settings {
         let difference = shown(server);
         if !(written && included && difference.is_none()) {
-            out.steps.push(reload(server, difference));
+            out.steps.push(reload(server, difference).taking(shut_out(server, found.map(String::as_str))));
         }
     } else {
-        out.steps.push(restart(server, active));
+        out.steps.push(restart(server, active).taking(shut_out(server, found.map(String::as_str))));
     }
     if active && settings && !server.facts.ganesha.is_enabled() {
         let what = ResourceId::new(ResourceKind::Service, SERVICE);
@@ -111,6 +112,22 @@ fn shown(server: &Server<'_>) -> Option<Difference> {
         }
         Some(_) => None,
     }
+}
+
+/// Whom the server lets in now, by its file or by what it shows, and would not any more.
+fn shut_out(server: &Server<'_>, file: Option<&str>) -> BTreeSet<String> {
+    let Subject { cluster, spec, .. } = *server.subject;
+    let desired = commands::clients(cluster, spec);
+    let names = &server.facts.names;
+    let leads = |client: &String| names.get(client).cloned().unwrap_or_default();
+    let all: BTreeSet<String> = desired.iter().flat_map(leads).chain(desired.iter().cloned()).collect();
+    let lines = file.into_iter().flat_map(str::lines).map(str::trim);
+    let lists = lines.filter_map(|line| line.strip_prefix("Clients")?.trim_start().strip_prefix('='));
+    let written =
+        lists.flat_map(|list| list.trim_end_matches(';').split(',')).map(|word| word.trim().to_owned());
+    let shown = server.facts.shown.iter().filter(|shown| shown.path == spec.path.as_str());
+    let shown = shown.flat_map(|shown| shown.clients.iter().cloned());
+    written.chain(shown).filter(|client| !client.is_empty() && !all.contains(client)).collect()
 }
 
 /// Tells whether the shown clients are those that it should have: ganesha shows the addresses that it resolved names to.

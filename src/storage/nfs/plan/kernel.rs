@@ -128,7 +128,7 @@ fn export(server: &Server<'_>, out: &mut Proposal) {
         let title = format!("write {}", file.path);
         let why = Difference::new(format!("file {}", file.path), "as the file says", observed);
         let step = server.step(Wave::Export, server.subject.export(), title, Effect::WriteFile(file.clone()));
-        out.steps.push(step.because(why).owning(kernel_export((cluster, id, spec))));
+        out.steps.push(step.because(why).owning(kernel_export((cluster, id, spec))).taking(shut_out(server)));
     }
     let difference = exported(server);
     if written && difference.is_none() {
@@ -144,7 +144,32 @@ fn export(server: &Server<'_>, out: &mut Proposal) {
     );
     let why = difference
         .unwrap_or_else(|| Difference::new(server.subject.field("file"), "read", "changed by this plan"));
-    out.steps.push(step.because(why));
+    out.steps.push(step.because(why).taking(shut_out(server)));
+}
+
+/// Whom the server lets in now, by its file or by what it exports, and would not any more.
+fn shut_out(server: &Server<'_>) -> BTreeSet<String> {
+    let Subject { cluster, id, spec, .. } = *server.subject;
+    let desired = commands::clients(cluster, spec);
+    let file = kernel::exports_path(cluster, id);
+    let lines = server.facts.exports.iter().filter(|line| line.file == file.as_str());
+    let words = lines.flat_map(|line| line.clients.split_whitespace());
+    let written: BTreeSet<String> = words
+        .map(|word| word.split('(').next().unwrap_or("").to_owned())
+        .filter(|word| !word.is_empty())
+        .collect();
+    let entries = server.facts.etab.iter().filter(|entry| entry.path == spec.path.as_str());
+    let shown: BTreeSet<String> = entries.map(|entry| entry.client.clone()).collect();
+    let mut out: BTreeSet<String> = written.difference(&desired).cloned().collect();
+    // A name may be what the server shows for an address that stays.
+    let hidden = desired.difference(&shown).count();
+    let (names, others): (BTreeSet<&String>, BTreeSet<&String>) =
+        shown.difference(&desired).partition(|client| commands::is_plain_name(client));
+    out.extend(others.into_iter().cloned());
+    if names.len() > hidden + written.difference(&desired).count() {
+        out.extend(names.into_iter().cloned());
+    }
+    out
 }
 
 /// What differs between the file and what the server exports now.

@@ -5,7 +5,7 @@ use super::super::Subject;
 use super::super::backing::Grown;
 use super::super::server::Server;
 use super::{offer, owning};
-use crate::model::{Difference, Effect, Proposal, Risk, Step, Wave};
+use crate::model::{Difference, Effect, Proposal, Step, Wave};
 use crate::storage::iscsi::commands;
 use crate::storage::iscsi::commands::tgt::{self, Admission};
 use crate::storage::iscsi::facts::{Lun, Target};
@@ -32,7 +32,9 @@ pub(super) fn plan(server: &Server<'_>, shown: &Target, grown: Grown, out: &mut 
     let Some(user) = shown.connected.first() else {
         let mut reasons = changes.into_iter().map(|change| change.why);
         if let Some(first) = reasons.next() {
-            out.steps.push(reasons.fold(offer(server, first), Step::because));
+            let step = reasons.fold(offer(server, first), Step::because);
+            let wanted = commands::clients(server.subject.cluster, server.subject.spec);
+            out.steps.push(step.taking(shown.addresses.difference(&wanted).cloned()));
         }
         return;
     };
@@ -127,7 +129,7 @@ fn admissions(server: &Server<'_>, shown: &Target, changes: &mut Vec<Change>) {
     }
     for address in shown.addresses.difference(&wanted) {
         let command = tgt::admit(iqn, address, Admission::Unbind);
-        let online = step(format!("keep {address} from target {iqn}"), command).risking(Risk::Disruptive);
+        let online = step(format!("keep {address} from target {iqn}"), command).taking([address.clone()]);
         let why = Difference::new(field(address), "kept out", "let in");
         changes.push(Change { why, online: Some(online) });
     }

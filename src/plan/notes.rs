@@ -1,0 +1,70 @@
+//! What the records remember besides resources: the cluster's hypervisors, hosts that the user named as dead, and guests of
+//! which a host that leaves kept the entry.
+//!
+//! Pure. Imports `model` and the scene. A note is written before anything else of a plan, and forgotten with what was removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::access;
+use super::scene::Scene;
+use crate::model::{Dead, HostId, Member, Owned, OwnedKind, Record, Standing};
+
+type PerHost = BTreeMap<HostId, Vec<Owned>>;
+
+/// What every record takes up; `apart` are hosts on which nothing may be written.
+pub(super) fn taken_up(scene: &Scene<'_>, dead: &Dead, apart: &BTreeSet<HostId>) -> PerHost {
+    let cluster = scene.cluster;
+    let names: BTreeSet<String> =
+        dead.0.iter().filter(|name| name.is_single()).map(ToString::to_string).collect();
+    // By name and by address, so that the access lists are understood when the member is forgotten.
+    let both =
+        scene.members.all().filter(|member| names.contains(&member.host) || names.contains(&member.address));
+    let both: Vec<String> = both.flat_map(|member| [member.host.clone(), member.address.clone()]).collect();
+    let dead: BTreeSet<String> = names.into_iter().chain(both).collect();
+    let on = |host: &HostId| {
+        let members = cluster.hypervisors().map(|hypervisor| Member::entry(hypervisor, host));
+        let dead = dead.iter().map(|name| Owned::new(OwnedKind::DeadHost, name.as_str()));
+        let mut notes: Vec<Owned> = members.chain(dead).collect();
+        notes.extend(guests(scene, host));
+        notes
+    };
+    let known = scene.records.iter().filter(|(host, record)| record.is_ok() && !apart.contains(*host));
+    known.map(|(host, _)| (host.clone(), on(host))).collect()
+}
+
+/// Entries of guests that are on `host` now, while a host that is no hypervisor any more has the entry.
+fn guests(scene: &Scene<'_>, host: &HostId) -> Vec<Owned> {
+    let here = |name: &str| match scene.domains.get(host) {
+        Some(Ok(domains)) if !scene.plain.contains_key(host) => {
+            domains.iter().any(|domain| domain.name == name)
+        }
+        _ => false,
+    };
+    let in_file = |name: &str| scene.cluster.guests.keys().any(|guest| guest.as_str() == name);
+    let left = scene.plain.keys().filter_map(|plain| scene.records.get(plain)?.as_ref().ok());
+    let entries =
+        left.flat_map(|record: &Record| &record.owned).filter(|entry| entry.kind == OwnedKind::Guest);
+    entries.filter(|entry| in_file(&entry.name) && here(&entry.name)).cloned().collect()
+}
+
+/// What the records need not remember any more.
+pub(super) fn forgotten(scene: &Scene<'_>) -> PerHost {
+    let hosts = &scene.cluster.hosts;
+    let back = |name: &str| {
+        hosts.values().any(|host| host.id.as_str() == name || host.address == name)
+            || scene.backends.iter().any(|backend| backend.traces().clients.contains(name))
+    };
+    let is_done = |entry: &Owned| match entry.kind {
+        OwnedKind::DeadHost => back(&entry.name),
+        OwnedKind::Member => match Member::of(entry).map(|member| scene.members.standing(hosts, &member)) {
+            None | Some(Standing::Hypervisor | Standing::Lost) => false,
+            Some(Standing::Renamed(_) | Standing::Dead) => true,
+            Some(Standing::Plain(host)) => access::uses_nothing_at_all(scene, &host),
+        },
+        _ => false,
+    };
+    let of =
+        |record: &Record| record.owned.iter().filter(|entry| is_done(entry)).cloned().collect::<Vec<_>>();
+    let known = scene.records.iter().filter_map(|(host, record)| Some((host, record.as_ref().ok()?)));
+    known.map(|(host, record)| (host.clone(), of(record))).filter(|(_, done)| !done.is_empty()).collect()
+}
