@@ -8,7 +8,7 @@ use stor::libvirt::fake::FakeConnector;
 use stor::model::{AbsPath, Answer, Command, HostId};
 
 use super::gluster::{GROUP, Pool};
-use super::tools::{block, cksum, first_entry, leftovers, marked, remove_tree, replace, stat};
+use super::tools::{block, cksum, first_entry, identity, leftovers, marked, remove_tree, replace, stat};
 use super::{nfs, path, tgt, virsh};
 
 /// A host's state besides its files.
@@ -170,13 +170,7 @@ impl Debian {
             }
             // Nothing guards these hosts.
             ("sh", ["-c", _, "guard", ..]) => answer(0, ""),
-            ("sh", ["-c", _, "stor-writers", file]) => match files.get(&path(file)) {
-                Some(_) => {
-                    let inode: u64 = file.bytes().map(u64::from).sum();
-                    answer(0, format!("real {file}\nstat 44 {inode} 0 0\n"))
-                }
-                None => answer(0, "absent\n"),
-            },
+            ("sh", ["-c", _, "stor-writers", file]) => answer(0, identity(file, files)),
             ("sh", ["-c", _, "stor-marks", cluster]) => answer(0, self.marks(cluster, files)),
             ("sh", ["-c", _, "meet", number]) => {
                 self.pool.lock().unwrap().meet(&self.id, number.parse().unwrap())
