@@ -183,7 +183,7 @@ refused() {
 [ "$1" -eq 1 ] || { printf 'failed\nflock exited %s\n' "$1"; exit 0; }
 b=
 for n in FILE.shared.*; do
-[ -f "$n" ] && ! flock -n "$n" true || continue
+[ -f "$n" ] && ! flock -s -n "$n" true || continue
 t=; read -r t 2>/dev/null <"$n"
 case "; $b; " in *"; $t; "*) ;; *) b="${b:+$b; }$t" ;; esac
 done
@@ -199,7 +199,8 @@ printf '%s\n' HOLDER >FILE
 rm -f -- FILE.shared.*
 "#;
 
-const SHARE: &str = r#"exec 7>>NOTE && flock -n 7 || exit 0
+/// Another stor that looks for holders may have the note locked for a moment.
+const SHARE: &str = r#"exec 7>>NOTE && flock -w 5 7 || exit 0
 printf '%s\n' HOLDER >NOTE
 flock -s -n 9 || { s=$?; rm -f -- NOTE; exec 7>&-; refused $s; }
 [ -f NOTE ] || { printf 'failed\nthe note of the lock was removed\n'; exit 0; }
@@ -210,13 +211,15 @@ const SETTLE: &str = r#"flock -w 10 FILE.busy true || { printf 'busy\na command 
 umask 022
 "#;
 
+/// Asks for a shared lock: it is given unless one stor alone holds the lock, so also when others share it by now, who leave `FILE` as it was;
+/// and two that ask at once do not take each other for the holder.
 const GUARD: &str = r#"exec 8>>FILE.busy && flock -s 8 || exit 0
 h=; read -r h 2>/dev/null <FILE
-if [ "$h" != HOLDER ] || flock -n FILE true; then printf 'lost\n'; exit 0; fi
+if [ "$h" != HOLDER ] || flock -s -n FILE true; then printf 'lost\n'; exit 0; fi
 "#;
 
 const GUARD_SHARED: &str = r#"exec 8>>FILE.busy && flock -s 8 || exit 0
-if [ ! -f NOTE ] || flock -n NOTE true; then printf 'lost\n'; exit 0; fi
+if [ ! -f NOTE ] || flock -s -n NOTE true; then printf 'lost\n'; exit 0; fi
 "#;
 
 /// `collect` waits for one command. After the watchdog's signal `wait` returns at once with a status above 128; the

@@ -84,6 +84,45 @@ fn a_lock_ends_with_the_signs_of_life_although_standard_input_stays_open() {
     }
 }
 
+/// A session that holds a lock; the shell and its first words.
+fn session(lock: &Lock) -> (duct::Handle, std::io::PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let (out, out_writer) = std::io::pipe().unwrap();
+    let shell = duct::cmd("sh", ["-s"]).stdin_file(reader).stdout_file(out_writer).unchecked();
+    let handle = shell.start().unwrap();
+    std::io::Write::write_all(&mut writer, &script(&[], Frame::Locked(lock), None)).unwrap();
+    let said = read_reply(&mut std::io::BufReader::new(out)).unwrap();
+    assert_eq!(said, Some(Reply::Ended(Vec::new())));
+    drop(shell);
+    (handle, writer)
+}
+
+/// What an effect under a lock is told.
+fn proved(lock: &Lock) -> Option<Reply> {
+    let effect = script(&[], Frame::Effect(Some(lock)), None);
+    let output = duct::cmd("sh", ["-s"]).stdin_bytes(effect).stdout_capture().unchecked().run().unwrap();
+    read_reply(&mut output.stdout.as_slice()).unwrap()
+}
+
+#[test]
+fn a_lock_that_was_lost_is_not_held_because_others_share_it_now() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("x.lock").display().to_string();
+    let apply = Lock { file: file.clone(), holder: "apply".to_owned(), note: None };
+    let note = Some(format!("{file}.shared.1"));
+    let migrate = Lock { file, holder: "migrate".to_owned(), note };
+    let (shell, input) = session(&apply);
+    assert_eq!(proved(&apply), Some(Reply::Ended(Vec::new())));
+    drop(input);
+    shell.wait().unwrap();
+    let (shell, input) = session(&migrate);
+    assert_eq!(proved(&apply), Some(Reply::Lost));
+    assert_eq!(proved(&migrate), Some(Reply::Ended(Vec::new())));
+    drop(input);
+    shell.wait().unwrap();
+    assert_eq!(proved(&migrate), Some(Reply::Lost));
+}
+
 #[test]
 fn a_virsh_is_told_its_daemon_whatever_the_host_would_choose() {
     let job = |words: &[&str]| Job {
