@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use stor::model::{AbsPath, Answer, HostId, Query};
+use stor::storage::keeper;
 use stor::storage::mount_probe::seen::{LockAnswer, NoFacts, released, removed, written};
 use stor::storage::mount_probe::{self, Rival, mount_table};
-use stor::storage::probe::MountedDirectory;
+use stor::storage::probe::{ClientRequest, Keeper, MountedDirectory};
 
 fn directory(path: &Path, fs_type: &'static str, source: &str) -> MountedDirectory {
     MountedDirectory {
@@ -122,4 +123,42 @@ fn in_the_right_mount_a_probe_file_is_written_locked_let_go_and_removed() {
     assert_eq!(own[&name(2)].answer(), LockAnswer::Granted, "{own:?}");
     assert_eq!(removed(&run(&mount_probe::remove(&place, &name(2)))), Ok(()));
     assert!(!file(2).exists() && !file(1).exists(), "the killed run's file goes too");
+}
+
+#[test]
+fn a_link_that_another_host_put_in_place_of_its_probe_file_is_neither_followed_nor_filled() {
+    let mount = shared_memory();
+    let place = directory(Path::new("/dev/shm"), "tmpfs", &mount.source);
+    let elsewhere = plain();
+    let name = format!(".stor-probe-link-{}.1", std::process::id());
+    let file = Path::new("/dev/shm").join(&name);
+    std::os::unix::fs::symlink(elsewhere.path().join("nologin"), &file).unwrap();
+    for kind in ["flock".to_owned(), "fcntl".to_owned()] {
+        let rival = Rival { host: HostId::new("a").unwrap(), file: name.clone(), kind };
+        let rivals = std::slice::from_ref(&rival);
+        let seen = released(&run(&mount_probe::release(&place, &name, None, rivals))).unwrap();
+        assert_eq!(seen[&name].answer(), LockAnswer::Unclear, "{seen:?}");
+        assert!(is_empty(elsewhere.path()));
+    }
+    fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn a_server_makes_new_files_only_and_writes_to_nothing_that_a_client_put_in_their_place() {
+    let dir = plain();
+    let link = |name: &str, to: &Path| std::os::unix::fs::symlink(to, dir.path().join(name)).unwrap();
+    link("device", Path::new("/dev/zero"));
+    link("nowhere", &dir.path().join("made"));
+    fs::write(dir.path().join("there"), "x").unwrap();
+    let create = ["new", "device", "nowhere", "there"].map(str::to_owned).to_vec();
+    let request = ClientRequest { create, ..ClientRequest::default() };
+    let directory = AbsPath::new(dir.path().to_str().unwrap()).unwrap();
+    let keeper = Keeper { host: HostId::new("store1").unwrap(), directory };
+    let seen = keeper::read(&run(&keeper::query(&keeper, &request))).unwrap();
+    let made: Vec<&str> =
+        seen.created.iter().filter(|(_, made)| made.is_ok()).map(|(name, _)| name.as_str()).collect();
+    assert_eq!(made, ["new"], "{seen:?}");
+    assert_eq!(fs::metadata(dir.path().join("new")).unwrap().len(), 4096);
+    assert!(!dir.path().join("made").exists());
+    assert_eq!(fs::read(dir.path().join("there")).unwrap(), b"x");
 }

@@ -3,6 +3,8 @@
 # rely on consistent reads"), which every guest grants, and it ends with the process. Any answer shows that the locks are
 # answered; where none comes, the deadline ends this.
 command -v qemu-io >/dev/null || exit 127
+# A pipe would keep it waiting, and some devices do something when they are opened.
+[ -f "$1" ] || { echo "$1: no regular file" >&2 && exit 1; }
 why=$(qemu-io -r -f raw -c quit "$1" 2>&1) && exit 0
 case $why in
 *"Permission denied"*)

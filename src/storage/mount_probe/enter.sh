@@ -35,6 +35,11 @@ say() { echo "$1" "$(printf %s "$2" | tr '\n' ' ')"; }
 # systems flock and fcntl locks know nothing of each other). QEMU's own tool asks for the byte-range locks that a guest's
 # QEMU would ask for; flock(1) stands in where it is missing. Prints `FILE TOOL STATUS MESSAGE`; returns the status.
 trylock() {
+    # Another host may have put a link in its place, or a pipe, or a device that begins to count once it is opened.
+    if [ ! -f "$2" ] || [ -L "$2" ]; then
+        say "$2 test 1" "$2: no regular file"
+        return 1
+    fi
     if [ "$1" = fcntl ] && command -v qemu-io >/dev/null; then
         tool=qemu-io
         why=$(qemu-io -r -f raw -c quit "$2" 2>&1)
@@ -42,7 +47,8 @@ trylock() {
         tool=flock
         mode=
         [ "$1" = flock ] || mode=--fcntl
-        why=$(flock $mode -n -s -E 75 "$2" true 2>&1)
+        # The shell opens it for reading: flock(1) itself would make a file that it does not find.
+        why=$({ flock $mode -n -s -E 75 3 3<"$2"; } 2>&1)
     fi
     status=$?
     say "$2 $tool $status" "$why"
