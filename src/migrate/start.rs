@@ -298,18 +298,20 @@ fn begin(
     domain: &DomainFacts,
 ) -> Result<Started, StartError> {
     let failed = |source| StartError::Libvirt { guest: guest.clone(), source };
-    let daemon = site.connector.open(host).map_err(failed)?;
+    let mut daemon = site.connector.open(host).map_err(failed)?;
     holds_locks(site).map_err(|reason| StartError::Locked { guest: guest.clone(), reason })?;
     if let Err(error) = daemon.start_domain(&domain.uuid) {
-        if !error.is_unanswered() {
-            return Err(failed(error));
-        }
-        // A call that was given up may have started it, or may yet: what the host shows decides.
-        let reason =
-            format!("{error}; it may have started it on {host}, or may yet: `virsh domstate {guest}` there");
-        let seen = site.connector.open(host).and_then(|daemon| daemon.domain(&domain.uuid));
-        if !seen.is_ok_and(|seen| seen.is_some_and(|seen| seen.state == DomainState::Running)) {
-            return Err(StartError::Unplaced { guest: guest.clone(), reason });
+        // A call that was given up, or whose connection broke, may have started it, or may yet: what the host shows decides.
+        let again = site.connector.open(host).and_then(|daemon| Ok((daemon.domain(&domain.uuid)?, daemon)));
+        match again {
+            Ok((Some(seen), again)) if seen.state == DomainState::Running => daemon = again,
+            Ok(_) if !error.is_unanswered() => return Err(failed(error)),
+            Ok(_) | Err(_) => {
+                let reason = format!(
+                    "{error}; it may have started it on {host}, or may yet: `virsh domstate {guest}` there"
+                );
+                return Err(StartError::Unplaced { guest: guest.clone(), reason });
+            }
         }
     }
     let autostart = site.cluster.guests.get(guest).is_some_and(|entry| match &entry.definition {

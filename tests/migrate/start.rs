@@ -114,6 +114,15 @@ fn everything_that_could_make_a_second_writer_or_a_wrong_image_stops_the_start()
 }
 
 #[test]
+fn a_start_that_broke_off_is_judged_by_what_the_host_shows() {
+    let world = stopped();
+    world.connector.inject(Some(std::sync::Arc::new(|_, action, moment| {
+        action == "start guest web1" && moment == stor::libvirt::fake::Moment::After
+    })));
+    assert_eq!(run(&world).unwrap(), Started::Now(host("kvm1")));
+}
+
+#[test]
 fn a_guest_active_on_two_hosts_is_reported_and_left_alone() {
     let world = World::new();
     world.connector.put(&host("kvm2"), &xml(&world.cluster), DomainState::Running).unwrap();
