@@ -103,6 +103,49 @@ fn each_ending_is_told_by_what_both_hosts_show_and_not_by_what_libvirt_returned(
 }
 
 #[test]
+fn a_guest_that_another_live_move_took_to_a_third_host_is_found_there() {
+    let world = World::new();
+    let events = |event: MigrateEvent| {
+        if matches!(event, MigrateEvent::Began(..)) {
+            let domain =
+                world.connector.daemon(&host("kvm1"), |at| at.domains.remove("web1")).flatten().unwrap();
+            world.connector.daemon(&host("kvm3"), |at| at.domains.insert("web1".to_owned(), domain));
+        }
+    };
+    let options = world.options(Mode::Move);
+    let moved = [web1()];
+    let mut outcomes =
+        stor::migrate::run::migrate(world.site(), &moved, &host("kvm2"), &options, &world.cancel, &events);
+    let outcome = outcomes.remove(0);
+    assert_eq!(outcome.verdict, Verdict::Stayed("it was moved to kvm3 meanwhile".to_owned()), "{outcome:?}");
+}
+
+#[test]
+fn a_failed_move_whose_job_cannot_be_asked_for_is_not_called_settled() {
+    let mut world = World::new();
+    world.connector.script("web1", Script::ending(Ending::Fails("client socket is closed".to_owned())));
+    // Until it has failed the job is answered for.
+    let failed = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let seen = std::sync::Arc::clone(&failed);
+    let limit = Duration::from_millis(200);
+    world.bounded = Some(crate::world::bounded(&world.connector, limit, &world.cancel));
+    world.connector.stall(Some(std::sync::Arc::new(move |_, action| {
+        action == "look at the job" && seen.load(std::sync::atomic::Ordering::SeqCst)
+    })));
+    let events = |event: MigrateEvent| {
+        if matches!(event, MigrateEvent::Confirming(_)) {
+            failed.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+    };
+    let options = world.options(Mode::Move);
+    let moved = [web1()];
+    let mut outcomes =
+        stor::migrate::run::migrate(world.site(), &moved, &host("kvm2"), &options, &world.cancel, &events);
+    assert_eq!(outcomes.remove(0).exit_code(), 10);
+    world.connector.stall(None);
+}
+
+#[test]
 fn a_failure_that_the_hosts_contradict_is_kept_as_a_note() {
     let (_, outcome) = ends(Ending::ReportsErrorButMoves("Timed out during operation".to_owned()));
     assert_eq!(outcome.verdict, Verdict::Moved);

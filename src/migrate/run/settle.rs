@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
 use super::moving::{self, Ride};
-use super::{Journey, MigrateEvent, Run, since};
+use super::{Journey, MigrateEvent, Run, domain_everywhere, since};
 use crate::libvirt::{DomainFacts, DomainState, JobOperation, JobStats, LibvirtError, domain_xml};
 use crate::migrate::confirm::{Placement, Seen, judge};
 use crate::migrate::facts::disk_path;
+use crate::migrate::locate::{Located, locate};
 use crate::migrate::monitor::AbortReason;
 use crate::migrate::outcome::{Figures, MovePlan, Outcome, Outside, Verdict};
 use crate::migrate::outside::Ping;
@@ -127,7 +128,10 @@ impl Run<'_> {
                 placement: Placement::Unknown,
                 reason: self.in_doubt(journey, &ride, &self.why(strategy, &ride), &confirmed),
             },
-            placement => Verdict::Unplaced { placement, reason: self.why(strategy, &ride) },
+            placement => match self.elsewhere(journey) {
+                Some(host) => Verdict::Stayed(format!("it was moved to {host} meanwhile")),
+                None => Verdict::Unplaced { placement, reason: self.why(strategy, &ride) },
+            },
         };
         let (figures, trouble) = self.figures(journey, ride, confirmed.placement);
         outcome.figures = Some(figures);
@@ -165,17 +169,26 @@ impl Run<'_> {
         }
     }
 
+    /// A third host on which alone the guest is active: live moves share their locks, and another one may have been quicker.
+    fn elsewhere(&self, journey: &Journey<'_>) -> Option<HostId> {
+        match locate(&domain_everywhere(self.site, journey.guest), self.to) {
+            Located::At(host, _) if host != journey.from => Some(host),
+            _ => None,
+        }
+    }
+
     /// Whether libvirt may still move a guest that was seen at its source: it neither ended the migration nor took up that it
-    /// is to end, or the call failed and the source shows the job all the same (a connection that broke does not end it).
+    /// is to end, or the call failed and the source shows the job all the same (a connection that broke does not end it), or cannot
+    /// be asked for it.
     fn may_go_on(&self, journey: &Journey<'_>, ride: &mut Ride) -> bool {
         if ride.cancelled {
             return false;
         }
         if !ride.open && ride.error.is_some() {
             let job = self.site.connector.open(&journey.from).and_then(|at| at.job(&journey.domain.uuid));
-            // A source that cannot be asked for its job any more has shown a moment ago that the guest runs there.
+            // That the guest ran there a moment ago does not say that a job has ended for which the source cannot be asked.
             ride.open =
-                job.is_ok_and(|job| job.is_some_and(|job| job.operation == JobOperation::MigrationOut));
+                job.map_or(true, |job| job.is_some_and(|job| job.operation == JobOperation::MigrationOut));
         }
         ride.open
     }
