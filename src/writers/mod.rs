@@ -17,6 +17,9 @@ use crate::model::{Answer, Command, HostId, Query, chain};
 use crate::storage::address;
 use crate::storage::mount_probe::mount_table::{self, Mount};
 
+/// Shows an image and all below it, as its owner where an NFS server lets root read nothing.
+const SHOW_IMAGE: &str = include_str!("../migrate/facts/image.sh");
+
 /// Who is asked, and how.
 #[derive(Clone, Copy)]
 pub struct Hypervisors<'a> {
@@ -235,7 +238,7 @@ impl View {
         let chains =
             batch(of, images.iter().map(|used| (subject.host, below(used, &volumes, subject.host))))?;
         let layers: Vec<DiskUse> =
-            images.iter().zip(&chains).flat_map(|(used, answer)| read_chain(used, answer)).collect();
+            images.iter().zip(&chains).flat_map(|((used, _), answer)| read_chain(used, answer)).collect();
         paths.extend(layers.iter().filter_map(|used| Some((subject.host.clone(), path_of(&used.source)?))));
         let hosts: BTreeSet<&HostId> = paths.iter().map(|(host, _)| host).collect();
         let tables = batch(
@@ -348,18 +351,20 @@ fn path_of(source: &DiskSource) -> Option<String> {
 }
 
 /// The guest's own images that may have others below them: of a raw one, whose bytes are the guest's, nothing is believed.
-fn images_with_layers(subject: Subject<'_>) -> Vec<DiskUse> {
+fn images_with_layers(subject: Subject<'_>) -> Vec<(DiskUse, String)> {
     let disks = domain_xml::read(subject.xml).map(|summary| summary.disks).unwrap_or_default();
-    let layered =
-        disks.into_iter().filter(|disk| disk.format.as_deref().is_some_and(|format| format != "raw"));
-    let local = layered.filter(|disk| !matches!(disk.source, DiskSource::Network { .. } | DiskSource::Empty));
-    local
-        .map(|disk| DiskUse { target: disk.target, source: disk.source, access: DiskAccess::ReadOnly })
-        .collect()
+    let local = disks
+        .into_iter()
+        .filter(|disk| !matches!(disk.source, DiskSource::Network { .. } | DiskSource::Empty));
+    let layered = local.filter_map(|disk| {
+        let used = DiskUse { target: disk.target, source: disk.source, access: DiskAccess::ReadOnly };
+        Some((used, disk.format.filter(|format| format != "raw")?))
+    });
+    layered.collect()
 }
 
 fn below(
-    used: &DiskUse,
+    (used, format): &(DiskUse, String),
     volumes: &BTreeMap<(HostId, String, String), Result<String, String>>,
     host: &HostId,
 ) -> Query {
@@ -368,8 +373,7 @@ fn below(
         _ => None,
     };
     let path = path_of(&used.source).or_else(|| of_pool?.as_ref().ok().cloned()).unwrap_or_default();
-    let info = ["info", "--force-share", "--backing-chain", "--output=json", "--"];
-    Query::new(Command::new("qemu-img").args(info).arg(path))
+    Query::new(Command::new("sh").args(["-c", SHOW_IMAGE, "stor-image", format, &path]))
 }
 
 #[derive(Deserialize)]
@@ -380,7 +384,8 @@ struct Entry {
 
 /// The images below one, read; what cannot be read is found by those who look at chains (`migrate`), or has no image yet.
 fn read_chain(used: &DiskUse, answer: &Answer) -> Vec<DiskUse> {
-    let entries: Vec<Entry> = serde_json::from_str(&answer.stdout).unwrap_or_default();
+    let chain = answer.stdout.split_once("==\n").map_or("", |(_, chain)| chain);
+    let entries: Vec<Entry> = serde_json::from_str(chain).unwrap_or_default();
     let paths = entries.into_iter().skip(1).map(|entry| entry.filename).filter(|name| name.starts_with('/'));
     paths.map(|path| DiskUse { source: DiskSource::File(path), ..used.clone() }).collect()
 }

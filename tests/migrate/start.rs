@@ -4,7 +4,7 @@ use stor::libvirt::{DomainState, PauseReason};
 use stor::migrate::run::Mode;
 use stor::migrate::start::{StartError, Started, start};
 
-use crate::world::{IMAGE, MOUNT, QCOW2, World, host, web1, xml};
+use crate::world::{FileAt, IMAGE, MOUNT, QCOW2, World, host, web1, xml};
 
 fn stopped() -> World {
     let world = World::new();
@@ -180,6 +180,26 @@ fn a_guest_whose_image_another_domain_uses_by_whatever_name_is_not_started() {
             .daemon(&host(on), |d| d.domains.get_mut("copy").unwrap().state = DomainState::ShutOff);
         assert_eq!(run(&world).unwrap(), Started::Now(host("kvm1")), "{source}");
     }
+}
+
+#[test]
+fn a_guest_whose_base_image_another_domain_writes_is_not_started() {
+    let base = format!("{MOUNT}/base.img");
+    let world = stopped();
+    world.rewrite(|xml| xml.replace("name='qemu' type='raw'", "name='qemu' type='qcow2'"));
+    let chain = serde_json::json!([
+        {"filename": IMAGE, "format": "qcow2"},
+        {"filename": base, "format": "raw"},
+    ]);
+    world.shell("kvm1", |s| (s.header, s.chain) = (QCOW2, Ok(chain.to_string())));
+    for name in ["kvm1", "kvm2"] {
+        let mount = Some((MOUNT, "10.77.0.11:/gfs", "fuse.glusterfs", "rw,relatime"));
+        let file = FileAt { mount, stat: Some((4711, 1 << 20)) };
+        world.place(name, "/var/lib/libvirt/images/gfs/base.img", file);
+    }
+    other(&world, "kvm2", "builder", &disk(&format!("type='file'><source file='{base}'/>"), ""));
+    let error = run(&world).unwrap_err();
+    assert!(matches!(error, StartError::InUse { .. }), "{error:?}");
 }
 
 #[test]

@@ -171,6 +171,12 @@ impl Debian {
             // Nothing guards these hosts.
             ("sh", ["-c", _, "guard", ..]) => answer(0, ""),
             ("sh", ["-c", _, "stor-writers", file]) => answer(0, identity(file, files)),
+            ("sh", ["-c", _, "stor-image", _, file]) => match files.text(&path(file)) {
+                Some(_) => {
+                    answer(0, format!(" 51 46 49 fb 00 00 00 03\n==\n[{{\"filename\": \"{file}\"}}]\n"))
+                }
+                None => failure(1, format!("head: cannot open '{file}': No such file or directory\n")),
+            },
             ("sh", ["-c", _, "stor-marks", cluster]) => answer(0, self.marks(cluster, files)),
             ("sh", ["-c", _, "meet", number]) => {
                 self.pool.lock().unwrap().meet(&self.id, number.parse().unwrap())
