@@ -125,10 +125,10 @@ fn act(
 fn hold_locks(fleet: &Fleet) -> Result<(), EffectError> {
     let hosts: Vec<HostId> = fleet.ids().cloned().collect();
     let proved = fleet.each(&hosts, |id| fleet.host(id).map_or(Ok(()), |host| host.holds_lock()));
-    match proved.into_values().find_map(Result::err) {
-        Some(error) => Err(error.into()),
-        None => Ok(()),
-    }
+    let mut failed: Vec<HostError> = proved.into_values().filter_map(Result::err).collect();
+    // A lock that is lost ends the run, whatever else went wrong on other hosts.
+    failed.sort_by_key(|error| !matches!(error, HostError::LockLost { .. }));
+    failed.into_iter().next().map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// Asks all hypervisors once more, right before a guest is defined: what was planned for may have changed since it was observed.
