@@ -4,6 +4,10 @@ use std::fmt;
 
 use crate::model::{Answer, Command, ImageFormat, Query};
 
+/// Prints the first bytes of an image and, where a format is given, what lies below it, as the image's owner where root may read nothing
+/// (`root_squash`): `sh -c SHOW stor-image FORMAT PATH`.
+pub const SHOW: &str = include_str!("image_format.sh");
+
 /// What images begin with that are not raw (`block/*.c` in QEMU, `fileTypeInfo` in libvirt): offset, bytes, format. LUKS is not among
 /// them: a guest that encrypts its whole disk writes that there.
 const SIGNATURES: [(usize, &[u8], &str); 12] = [

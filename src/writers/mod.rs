@@ -14,11 +14,8 @@ use crate::host::Fleet;
 use crate::libvirt::domain_xml::{self, DiskAccess, DiskSource, DiskUse};
 use crate::libvirt::{Connector, DomainFacts};
 use crate::model::{Answer, Command, HostId, Query, chain};
-use crate::storage::address;
 use crate::storage::mount_probe::mount_table::{self, Mount};
-
-/// Shows an image and all below it, as its owner where an NFS server lets root read nothing.
-const SHOW_IMAGE: &str = include_str!("../migrate/facts/image.sh");
+use crate::storage::{address, image_format};
 
 /// Who is asked, and how.
 #[derive(Clone, Copy)]
@@ -373,7 +370,7 @@ fn below(
         _ => None,
     };
     let path = path_of(&used.source).or_else(|| of_pool?.as_ref().ok().cloned()).unwrap_or_default();
-    Query::new(Command::new("sh").args(["-c", SHOW_IMAGE, "stor-image", format, &path]))
+    Query::new(Command::new("sh").args(["-c", image_format::SHOW, "stor-image", format, &path]))
 }
 
 #[derive(Deserialize)]

@@ -12,9 +12,8 @@ use super::{Known, disk_path, disk_url, last_line};
 use crate::libvirt::domain_xml::{ChainEnd, DiskSource, DiskSummary, Layer, LayerRole, stands_alone};
 use crate::model::{Answer, Command, Query};
 use crate::spec::Cluster;
-use crate::storage::image_format::Signature;
+use crate::storage::image_format::{self, Signature};
 
-const SCRIPT: &str = include_str!("image.sh");
 /// Closing a GlusterFS volume takes QEMU's own client ten seconds.
 const DEADLINE: Duration = Duration::from_secs(40);
 
@@ -40,7 +39,7 @@ pub struct ImageFacts {
 #[must_use]
 pub fn query(image: &Image) -> Query {
     let format = image.format.as_deref().unwrap_or_default();
-    let command = Command::new("sh").args(["-c", SCRIPT, "stor-image", format, &image.place]);
+    let command = Command::new("sh").args(["-c", image_format::SHOW, "stor-image", format, &image.place]);
     Query::patient(command.deadline(DEADLINE))
 }
 
