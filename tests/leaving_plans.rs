@@ -118,6 +118,27 @@ fn a_hypervisor_that_is_dead_by_the_users_word_loses_its_access_and_is_forgotten
 }
 
 #[test]
+fn a_hypervisor_that_came_back_from_the_dead_is_asked_again_before_it_leaves() {
+    let world = applied(CLUSTER);
+    // It is not reached, and named as dead; its guest is undefined there, as on a host that is installed anew.
+    world.libvirt.daemon(&host("kvm1"), |daemon| daemon.domains.clear());
+    run(&world, &without(&world, &cluster(&gone()), &["kvm1"]));
+    // It comes back while a removal waits: web1 left the file and runs.
+    set_state(&world, "kvm2", DomainState::Running);
+    let back = CLUSTER.split("guests:").next().unwrap().to_owned();
+    let plan = plan_for(&world, &cluster(&back));
+    assert!(show(&plan).contains("guest web1 runs on kvm2"), "{}", show(&plan));
+    run(&world, &plan);
+    for on in ["store1", "kvm2"] {
+        let left = record(&world, on).unwrap();
+        assert!(left.owned.iter().all(|entry| entry.kind != OwnedKind::DeadHost), "{on}: {left:#?}");
+    }
+    let again = plan_for(&world, &cluster(gone().split("guests:").next().unwrap()));
+    assert_eq!(takes(&again), 0, "{}", show(&again));
+    assert!(show(&again).contains("host kvm1 (10.77.0.21) left the file"), "{}", show(&again));
+}
+
+#[test]
 fn a_host_that_is_no_hypervisor_any_more_is_let_go_only_when_its_guests_have_left() {
     for state in [DomainState::Running, DomainState::ShutOff] {
         let world = applied(CLUSTER);

@@ -108,6 +108,8 @@ pub(super) struct Stays {
 pub(super) struct Notes {
     /// Taken up before everything else.
     pub taken_up: BTreeMap<HostId, Vec<Owned>>,
+    /// What is no longer true, forgotten before everything else.
+    pub outdated: BTreeMap<HostId, Vec<Owned>>,
     /// Forgotten after everything else.
     pub forgotten: BTreeMap<HostId, Vec<Owned>>,
 }
@@ -181,7 +183,7 @@ impl Joined {
         // Nothing is forgotten while any removal waits: the entries say what the next run has to look at.
         let nothing = BTreeMap::new();
         let forgotten = if self.barriers.release.is_none() { &notes.forgotten } else { &nothing };
-        steps.extend(ownership::records(scene, &steps, &notes.taken_up, forgotten));
+        steps.extend(ownership::records(scene, &steps, notes, forgotten));
         steps.sort_by(|a, b| (a.wave, &a.host).cmp(&(b.wave, &b.host)));
         let mut waves: Vec<(Wave, Vec<Step>)> = Vec::new();
         while let Some(wave) = steps.first().map(|step| step.wave) {

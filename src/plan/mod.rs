@@ -203,7 +203,8 @@ fn plan_with<'a>(
     for (host, entries) in notes::forgotten(&scene) {
         forgotten.entry(host).or_default().extend(entries);
     }
-    joined.finish(&scene, &Notes { taken_up: notes::taken_up(&scene, dead, &apart), forgotten })
+    let taken_up = notes::taken_up(&scene, dead, &apart);
+    joined.finish(&scene, &Notes { taken_up, outdated: notes::outdated(&scene), forgotten })
 }
 
 /// What stands in the way of everything on a host: a record that cannot be used, or that was lost. A hypervisor that left the
@@ -234,6 +235,6 @@ fn destroy_with<'a>(
     proposal.extend(access::misnamed(&scene, dead, &Proposal::default()));
     proposal.extend(released.proposal);
     proposal.extend(release::without_data(&scene, delete));
-    let notes = Notes { taken_up: BTreeMap::new(), forgotten: released.forgotten };
+    let notes = Notes { forgotten: released.forgotten, ..Notes::default() };
     join::join(proposal, Stays::default()).finish(&scene, &notes)
 }

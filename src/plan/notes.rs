@@ -47,24 +47,34 @@ fn guests(scene: &Scene<'_>, host: &HostId) -> Vec<Owned> {
     entries.filter(|entry| in_file(&entry.name) && here(&entry.name)).cloned().collect()
 }
 
+/// Hosts that a record calls dead and that the file names again. Forgotten first of all, whatever else waits or fails: the next time
+/// that they leave the file they have to be asked.
+pub(super) fn outdated(scene: &Scene<'_>) -> PerHost {
+    let hosts = &scene.cluster.hosts;
+    let is_back = |entry: &Owned| {
+        let name = entry.name.as_str();
+        entry.kind == OwnedKind::DeadHost
+            && (hosts.values().any(|host| host.id.as_str() == name || host.address == name)
+                || scene.backends.iter().any(|backend| backend.traces().clients.contains(name)))
+    };
+    entries(scene, is_back)
+}
+
 /// What the records need not remember any more.
 pub(super) fn forgotten(scene: &Scene<'_>) -> PerHost {
     let hosts = &scene.cluster.hosts;
-    let back = |name: &str| {
-        hosts.values().any(|host| host.id.as_str() == name || host.address == name)
-            || scene.backends.iter().any(|backend| backend.traces().clients.contains(name))
+    let is_done = |entry: &Owned| match Member::of(entry).map(|member| scene.members.standing(hosts, &member))
+    {
+        None | Some(Standing::Hypervisor | Standing::Lost) => false,
+        Some(Standing::Renamed(_) | Standing::Dead) => true,
+        Some(Standing::Plain(host)) => access::uses_nothing_at_all(scene, &host),
     };
-    let is_done = |entry: &Owned| match entry.kind {
-        OwnedKind::DeadHost => back(&entry.name),
-        OwnedKind::Member => match Member::of(entry).map(|member| scene.members.standing(hosts, &member)) {
-            None | Some(Standing::Hypervisor | Standing::Lost) => false,
-            Some(Standing::Renamed(_) | Standing::Dead) => true,
-            Some(Standing::Plain(host)) => access::uses_nothing_at_all(scene, &host),
-        },
-        _ => false,
-    };
-    let of =
-        |record: &Record| record.owned.iter().filter(|entry| is_done(entry)).cloned().collect::<Vec<_>>();
+    entries(scene, is_done)
+}
+
+/// The entries of all records that are so.
+fn entries(scene: &Scene<'_>, is: impl Fn(&Owned) -> bool) -> PerHost {
+    let of = |record: &Record| record.owned.iter().filter(|entry| is(entry)).cloned().collect::<Vec<_>>();
     let known = scene.records.iter().filter_map(|(host, record)| Some((host, record.as_ref().ok()?)));
-    known.map(|(host, record)| (host.clone(), of(record))).filter(|(_, done)| !done.is_empty()).collect()
+    known.map(|(host, record)| (host.clone(), of(record))).filter(|(_, found)| !found.is_empty()).collect()
 }

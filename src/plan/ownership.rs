@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::join::Notes;
 use super::scene::Scene;
 use crate::model::{
     Blocked, Command, Difference, Effect, FileContent, FileMode, FileSpec, HostId, Owned, Proposal, Record,
@@ -38,20 +39,22 @@ pub(super) fn unusable(scene: &Scene<'_>) -> Proposal {
 pub(super) fn records(
     scene: &Scene<'_>,
     steps: &[Step],
-    notes: &BTreeMap<HostId, Vec<Owned>>,
+    notes: &Notes,
     forgotten: &BTreeMap<HostId, Vec<Owned>>,
 ) -> Vec<Step> {
     let mut made: BTreeMap<&HostId, Vec<&Owned>> = BTreeMap::new();
     for step in steps {
         made.entry(&step.host).or_default().extend(step.owns.as_deref());
     }
-    for (host, notes) in notes {
+    for (host, notes) in &notes.taken_up {
         made.entry(host).or_default().extend(notes);
     }
     let mut out = Vec::new();
     for (host, record) in &scene.records {
         let Ok(before) = record else { continue };
-        let during = merged(before, made.get(host).map_or(&[], Vec::as_slice));
+        let mut during = merged(before, made.get(host).map_or(&[], Vec::as_slice));
+        let outdated: &[Owned] = notes.outdated.get(host).map_or(&[], Vec::as_slice);
+        during.owned.retain(|entry| !outdated.iter().any(|old| old.same_resource(entry)));
         if during != *before {
             out.push(write(scene, host, Wave::Record, before, &during));
         }
