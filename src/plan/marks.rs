@@ -14,12 +14,13 @@ use crate::model::{
 use crate::storage::mount_unit;
 
 /// Shows marks, addresses, sessions and the initiator's name; a constant, the cluster's name is an argument. The header names
-/// the cluster up to a full stop, which no cluster's name has.
+/// the cluster up to a full stop, which no cluster's name has. A hidden file is one that a killed run did not finish writing, or an
+/// editor's; no service reads it, nor the copies that people keep beside a file.
 const SHOW: &str = r##"
 cluster=$1
-grep -rlsF -e "# Written by stor for cluster $cluster. " /etc/systemd/system /etc/exports.d /etc/ganesha/exports.d /etc/tgt/conf.d | sed 's/^/mark /'
+grep -rlsF --exclude='.*' --exclude='*~' --exclude='*.bak' --exclude='*.old' --exclude='*.orig' -e "# Written by stor for cluster $cluster. " /etc/systemd/system /etc/exports.d /etc/ganesha/exports.d /etc/tgt/conf.d | sed 's/^/mark /'
 grep -lsxF -e "# BEGIN stor $cluster" /root/.ssh/authorized_keys | sed 's/^/mark /'
-[ ! -d "/var/lib/stor/$cluster" ] || find "/var/lib/stor/$cluster" -type f | sed 's/^/mark /'
+[ ! -d "/var/lib/stor/$cluster" ] || find "/var/lib/stor/$cluster" -type f ! -name '.*' | sed 's/^/mark /'
 grep -lsF -e "\"stor-$cluster." /etc/target/saveconfig.json | sed 's/^/mark /'
 grep -lsxF -e "user.stor.cluster=$cluster" /var/lib/glusterd/vols/*/info | sed 's!^/var/lib/glusterd/vols/!volume !; s!/info$!!'
 cat /sys/class/iscsi_session/session*/targetname 2>/dev/null | sed 's/^/session /'
@@ -76,8 +77,12 @@ pub(super) fn unrecorded(scene: &Scene<'_>, data: Data<'_>) -> Proposal {
         // A volume of the file may have been handed over by its mark alone, before anything was recorded.
         if record.owned.iter().all(|entry| entry.kind.is_note()) {
             let in_file = |name: &String| scene.cluster.storage.keys().any(|id| id.as_str() == name);
-            let volumes =
-                marks.volumes.iter().filter(|name| matches!(data, Data::Leave(_)) || !in_file(name));
+            // Every server shows a volume, and one record has it: that of a host that does not answer may.
+            let all_read = scene.records.values().all(Result::is_ok);
+            let volumes = marks
+                .volumes
+                .iter()
+                .filter(|name| all_read && (matches!(data, Data::Leave(_)) || !in_file(name)));
             let lost = volumes.filter(|name| !scene.owned_anywhere(OwnedKind::GlusterVolume, name));
             strange.extend(lost.map(|name| format!("volume {name}")));
         }
@@ -106,4 +111,45 @@ fn is_recorded(record: &Record, path: &str) -> bool {
         _ => entry.name == path || entry.detail.values().any(|value| value == path),
     };
     record.owned.iter().any(is_file_of)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_run_or_an_admin_left_beside_a_file_is_no_lost_record() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| format!("{}{path}", root.path().display());
+        let put = |path: &str, text: &str| {
+            let path = std::path::PathBuf::from(at(path));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let header = "# Written by stor for cluster homelab. stor apply overwrites changes made here.\n";
+        for name in ["a.mount", ".a.mount.stor-new", "a.mount.bak", "a.mount~", "a.d/stor.conf"] {
+            put(&format!("/etc/systemd/system/{name}"), header);
+        }
+        put("/etc/exports.d/other.exports", "# Written by stor for cluster home. x\n");
+        put("/var/lib/stor/homelab/known_hosts", header);
+        put("/var/lib/stor/homelab/.known_hosts.stor-new", header);
+        let script =
+            SHOW.replace(" /etc/", &format!(" {}", at("/etc/"))).replace("/var/lib/", &at("/var/lib/"));
+        let shown =
+            std::process::Command::new("sh").args(["-c", &script, "marks", "homelab"]).output().unwrap();
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        let mut marks: Vec<&str> = shown
+            .lines()
+            .filter_map(|line| line.strip_prefix("mark ")?.strip_prefix(root.path().to_str()?))
+            .collect();
+        marks.sort_unstable();
+        assert_eq!(
+            marks,
+            [
+                "/etc/systemd/system/a.d/stor.conf",
+                "/etc/systemd/system/a.mount",
+                "/var/lib/stor/homelab/known_hosts"
+            ]
+        );
+    }
 }
