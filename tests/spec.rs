@@ -220,3 +220,31 @@ fn the_reference_in_docs_is_up_to_date() {
         "docs/cluster-yaml.md is stale: UPDATE_DOCS=1 cargo test --test spec"
     );
 }
+
+#[test]
+fn a_guest_may_read_a_file_on_the_share_that_nobody_declares_and_never_write_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = |device: &str, name: &str, end: &str| {
+        format!(
+            "<disk type='file' device='{device}'><driver name='qemu' type='raw'/>\
+             <source file='/srv/share/{name}'/><target dev='{device}'/>{end}</disk>"
+        )
+    };
+    let read = |more: &str| {
+        let xml = format!(
+            "<domain type='kvm'><name>ci</name><devices>{}{more}</devices></domain>",
+            disk("disk", "ci.img", "")
+        );
+        std::fs::write(directory.path().join("ci.xml"), xml).unwrap();
+        let text = "version: 1\nname: homelab\nhosts:\n  s1: { address: 10.77.0.11 }\n  \
+                    k1: { address: 10.77.0.21, hypervisor: true }\n  k2: { address: 10.77.0.22, hypervisor: true }\n\
+                    storage:\n  vm: { nfs: { server: s1, path: /srv/vm, mount: /srv/share } }\n\
+                    images:\n  ci: { storage: vm, size: 1GiB }\nguests:\n  ci: { domain: ci.xml, on: k1 }\n";
+        spec::parse(text, directory.path(), "cluster.yaml").map_err(|error| format!("{error:?}"))
+    };
+    for iso in [disk("cdrom", "iso/debian.iso", "<readonly/>"), disk("cdrom", "debian.iso", "")] {
+        let cluster = read(&iso).unwrap();
+        assert_eq!(cluster.guests.len(), 1);
+    }
+    assert!(read(&disk("floppy", "debian.iso", "")).unwrap_err().contains("which is no image"));
+}

@@ -76,7 +76,7 @@ impl DomainError {
             }
             Self::Format { format, .. } => Some(format!("write <driver name='qemu' type='{format}'/>")),
             Self::NoImage { .. } => Some(
-                "declare it under images; a file is called NAME.img or NAME.qcow2, a LUN NAME".to_owned(),
+                "declare it under images; a file is called NAME.img or NAME.qcow2, a LUN NAME; a file that is only read needs <readonly/>".to_owned(),
             ),
         }
     }
@@ -107,8 +107,13 @@ pub fn read(
         let image = images.iter().find(|image| {
             storage.get(&image.storage).is_some_and(|spec| is_image(image, &here(&image.storage, spec)))
         });
+        let reads_a_file = || {
+            let is_file = |(id, spec)| matches!(here(id, spec), Leads::File(_));
+            used.access == DiskAccess::ReadOnly && storage.iter().any(is_file)
+        };
         let on_storage = || storage.iter().any(|(id, spec)| here(id, spec) != Leads::Elsewhere);
-        // A layer that nobody declares is read from wherever it is; a disk of its own has to be known.
+        // A layer that nobody declares is read from wherever it is, and so is a file that is only read, like a CD-ROM's;
+        // every other disk has to be known.
         let disk = domain.disks.iter().find(|disk| disk.target == used.target && disk.source == used.source);
         if let (Some(image), Some(disk)) = (image, disk)
             && disk.format.as_deref().unwrap_or("raw") != image.format.to_string()
@@ -121,7 +126,7 @@ pub fn read(
             });
         }
         match image {
-            None if disk.is_some() && on_storage() => {
+            None if disk.is_some() && on_storage() && !reads_a_file() => {
                 let (target, place) = (used.target, shown(&used.source));
                 return Err(DomainError::NoImage { target, place });
             }
