@@ -44,7 +44,8 @@ pub fn of_network(protocol: &str, name: &str, hosts: &[String]) -> Vec<Address> 
     let mut found = Vec::from_iter(gluster::address::of_network(protocol, name));
     found.extend(nfs::address::of_network(protocol, name, hosts));
     found.extend(iscsi::address::of_network(protocol, name));
-    if found.is_empty() {
+    // A server of one export (NBD) is told by its port or socket alone, which nobody reads here.
+    if found.is_empty() && !name.is_empty() {
         found.push(Address::new(protocol, format!("{name} of {}", hosts.join(","))));
     }
     found
@@ -115,5 +116,6 @@ mod tests {
         assert_eq!(of_mount(&mount("ext4", "/dev/vda1", "/", "rw"), "a.img"), []);
         assert_eq!(of_mount(&mount("overlay", "overlay", "/", "rw"), "a.img"), []);
         assert_eq!(of_path("/dev/vg0/root"), []);
+        assert_eq!(of_network("nbd", "", &["store1".to_owned()]), []);
     }
 }

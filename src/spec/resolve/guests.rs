@@ -307,8 +307,8 @@ fn written(
             }
             taken.read.extend(disks.read.into_iter().map(|image| (image, id.clone(), at.place)));
             for used in disks.outside {
-                let users = taken.outside.entry(shared::identity(&used.source, on)).or_default();
-                users.push((id.clone(), at.place, used.access));
+                let Some(disk) = shared::identity(&used.source, on) else { continue };
+                taken.outside.entry(disk).or_default().push((id.clone(), at.place, used.access));
             }
             Some(GuestDefinition::Written { xml, images: disks.all })
         }

@@ -8,18 +8,24 @@ use crate::libvirt::domain_xml::{DiskAccess, DiskSource};
 use crate::model::HostId;
 use crate::spec::domain::shown;
 
-/// What tells a disk outside of the cluster's storage from all others. A file or pool is its host's own; a device is taken for one
-/// and the same on all hosts, since guests move.
-pub(super) fn identity(source: &DiskSource, on: Option<&HostId>) -> String {
+/// What tells a disk outside of the cluster's storage from all others; `None` where the file does not show it. A file, a pool and a
+/// name like `/dev/sdb` are their host's own; a device by a name that stays (`/dev/disk/by-id/..`) is one and the same on all hosts.
+pub(super) fn identity(source: &DiskSource, on: Option<&HostId>) -> Option<String> {
     let local = on.map_or("", HostId::as_str);
     match source {
-        DiskSource::File(path) if !path.starts_with("/dev/") => format!("{} on host {local}", shown(source)),
-        DiskSource::Volume { .. } => format!("{} of host {local}", shown(source)),
-        DiskSource::Network { hosts, .. } => format!("{} of {}", shown(source), hosts.join(", ")),
-        DiskSource::File(_) | DiskSource::Block(_) | DiskSource::Empty | DiskSource::Other(_) => {
-            shown(source)
-        }
+        DiskSource::File(path) | DiskSource::Block(path) if lasts(path) => Some(shown(source)),
+        DiskSource::File(_) | DiskSource::Block(_) => Some(format!("{} on host {local}", shown(source))),
+        DiskSource::Volume { .. } => Some(format!("{} of host {local}", shown(source))),
+        // A server of one export (NBD) is told by its port or socket alone.
+        DiskSource::Network { name, .. } if name.is_empty() => None,
+        DiskSource::Network { hosts, .. } => Some(format!("{} of {}", shown(source), hosts.join(", "))),
+        DiskSource::Empty | DiskSource::Other(_) => None,
     }
+}
+
+/// Whether a device's name follows from the device, not from the order in which its host found it.
+fn lasts(path: &str) -> bool {
+    path.starts_with("/dev/disk/") || path.starts_with("/dev/mapper/")
 }
 
 /// Adds a problem for every pair of guests of which one writes what the other uses.
@@ -55,5 +61,30 @@ pub(super) fn check(taken: &Taken, problems: &mut Problems) {
                 .hint("two guests on one disk destroy its content: give each guest a disk of its own")
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_file_shows_to_be_one_disk_is_one() {
+        let kvm1: HostId = "kvm1".parse().unwrap();
+        let kvm2: HostId = "kvm2".parse().unwrap();
+        let same = |source: DiskSource| {
+            identity(&source, Some(&kvm1)).is_some_and(|one| Some(one) == identity(&source, Some(&kvm2)))
+        };
+        let block = |path: &str| DiskSource::Block(path.to_owned());
+        assert!(same(block("/dev/disk/by-id/wwn-0x5")) && same(block("/dev/mapper/mpatha")));
+        assert!(!same(block("/dev/sdb")) && !same(block("/dev/vg0/data")));
+        assert!(!same(DiskSource::Other("vhostuser".to_owned())));
+        let nbd = |name: &str| DiskSource::Network {
+            protocol: "nbd".to_owned(),
+            name: name.to_owned(),
+            hosts: Vec::new(),
+        };
+        assert!(same(nbd("web1")) && !same(nbd("")));
+        assert_eq!(identity(&nbd(""), Some(&kvm1)), None);
     }
 }
