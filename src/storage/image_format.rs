@@ -53,7 +53,8 @@ impl Signature {
     pub fn is_of(self, format: &str) -> bool {
         match self.0 {
             Some(seen) => seen == format,
-            None => !SIGNATURES.iter().any(|(_, _, known)| *known == format),
+            // A VHD of fixed size has its mark at its end only.
+            None => format == "vpc" || !SIGNATURES.iter().any(|(_, _, known)| *known == format),
         }
     }
 
@@ -109,5 +110,6 @@ mod tests {
         assert!(Signature::read("51 zz").is_err());
         let (raw, qcow2) = (Signature::of(b""), Signature::of(b"QFI\xfb"));
         assert!(!raw.fits(ImageFormat::Qcow2) && !qcow2.fits(ImageFormat::Raw) && raw.is_of("dmg"));
+        assert!(raw.is_of("vpc"));
     }
 }

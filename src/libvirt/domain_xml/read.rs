@@ -202,7 +202,9 @@ fn disk(element: &Element) -> DiskSummary {
     } else {
         DiskAccess::Exclusive
     };
+    // Xen's old word for raw (`virDomainDiskDefDriverParseXML`).
     let format = driver.and_then(|driver| driver.attribute("type"));
+    let format = format.map(|format| if format == "aio" { "raw" } else { format });
     let (layers, chain) = layers::read(element, format);
     DiskSummary {
         device: element.attribute("device").unwrap_or("disk").to_owned(),
