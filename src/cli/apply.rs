@@ -47,7 +47,7 @@ pub fn dead(cluster: &Cluster, names: &[ClientName]) -> Result<Dead, Failure> {
         let is = |host: &&HostSpec| host.id.as_str() == name.as_str() || host.address == name.as_str();
         if let Some(host) = cluster.hosts.values().find(is) {
             let text = format!("--dead {name}: host {} is in the file, so it is asked", host.id);
-            let hint = "take it out of the file first, if it is gone for good";
+            let hint = "take it out of the file first, if it is gone for good; name a former host of the same name by its address";
             return Err(Failure::say(Exit::Usage, text).hint(Some(hint.to_owned())));
         }
     }
