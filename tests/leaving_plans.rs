@@ -118,6 +118,24 @@ fn a_hypervisor_that_is_dead_by_the_users_word_loses_its_access_and_is_forgotten
 }
 
 #[test]
+fn a_guest_that_an_older_stor_defined_can_leave_the_file() {
+    let world = applied(CLUSTER);
+    let place = path("/var/lib/stor/homelab.json");
+    let mut old: serde_json::Value = serde_json::to_value(record(&world, "kvm1").unwrap()).unwrap();
+    for entry in old["owned"].as_array_mut().unwrap().iter_mut().filter(|entry| entry["kind"] == "guest") {
+        entry["detail"].as_object_mut().unwrap().remove("uuid").unwrap();
+    }
+    world.hosts[&host("kvm1")].files(|files| files.put(&place, old.to_string(), 0o600));
+    let file = cluster(CLUSTER);
+    run(&world, &plan_for(&world, &file));
+    assert!(plan_for(&world, &file).is_empty(), "{}", show(&plan_for(&world, &file)));
+    let line = CLUSTER.lines().find(|line| line.contains("image: web1")).unwrap();
+    let without_it = plan_for(&world, &cluster(&CLUSTER.replace(line, "")));
+    let shown = show(&without_it);
+    assert!(shown.contains("kvm1: undefine guest web1") && without_it.blocked.is_empty(), "{shown}");
+}
+
+#[test]
 fn a_hypervisor_that_came_back_from_the_dead_is_asked_again_before_it_leaves() {
     let world = applied(CLUSTER);
     // It is not reached, and named as dead; its guest is undefined there, as on a host that is installed anew.

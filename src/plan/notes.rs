@@ -1,5 +1,5 @@
-//! What the records remember besides resources: the cluster's hypervisors, hosts that the user named as dead, and guests of
-//! which a host that leaves kept the entry.
+//! What the records remember besides resources: the cluster's hypervisors, hosts that the user named as dead, guests of
+//! which a host that leaves kept the entry, and the UUIDs of those that an older stor defined.
 //!
 //! Pure. Imports `model` and the scene. A note is written before anything else of a plan, and forgotten with what was removed.
 
@@ -26,10 +26,28 @@ pub(super) fn taken_up(scene: &Scene<'_>, dead: &Dead, apart: &BTreeSet<HostId>)
         let dead = dead.iter().map(|name| Owned::new(OwnedKind::DeadHost, name.as_str()));
         let mut notes: Vec<Owned> = members.chain(dead).collect();
         notes.extend(guests(scene, host));
+        notes.extend(identified(scene, host));
         notes
     };
     let known = scene.records.iter().filter(|(host, record)| record.is_ok() && !apart.contains(*host));
     known.map(|(host, _)| (host.clone(), on(host))).collect()
+}
+
+/// Entries of an older stor, which hold no UUID, with the one that the file and a domain agree on: without it nothing tells which domain
+/// is the guest once it left the file.
+fn identified(scene: &Scene<'_>, host: &HostId) -> Vec<Owned> {
+    let Some(Ok(record)) = scene.records.get(host) else { return Vec::new() };
+    let old = record
+        .owned
+        .iter()
+        .filter(|entry| entry.kind == OwnedKind::Guest && !entry.detail.contains_key("uuid"));
+    let with_uuid = |entry: &Owned| {
+        let guest = scene.cluster.guests.keys().find(|guest| guest.as_str() == entry.name)?;
+        let uuid = scene.cluster.guest_uuid(guest);
+        let seen = scene.all_domains().any(|(_, domain)| domain.uuid == uuid && domain.name == entry.name);
+        seen.then(|| entry.clone().with("uuid", uuid.as_str()))
+    };
+    old.filter_map(with_uuid).collect()
 }
 
 /// Entries of guests that are on `host` now, while a host that is no hypervisor any more has the entry.
