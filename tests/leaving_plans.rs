@@ -136,6 +136,33 @@ fn a_guest_that_an_older_stor_defined_can_leave_the_file() {
 }
 
 #[test]
+fn a_hypervisor_that_leaves_the_file_of_an_older_stors_estate_is_not_overlooked() {
+    let world = applied(NFS);
+    set_state(&world, "kvm1", DomainState::Running);
+    let place = path("/var/lib/stor/homelab.json");
+    for on in ["store1", "store2", "kvm1", "kvm2"] {
+        let Some(new) = record(&world, on) else { continue };
+        let mut old = serde_json::to_value(new).unwrap();
+        old["owned"].as_array_mut().unwrap().retain(|entry| entry["kind"] != "member");
+        world.hosts[&host(on)].files(|files| files.put(&place, old.to_string(), 0o600));
+    }
+    // Its access stays, so nothing but the hypervisors' keys shows that it was one.
+    let text = NFS.replace("path: /data/vmstore }", "path: /data/vmstore, allow: [10.77.0.21] }");
+    let text: String = text
+        .lines()
+        .filter(|line| !line.contains("kvm1: {"))
+        .fold(String::new(), |all, line| all + line + "\n");
+    let file = cluster(&text.replace("on: kvm1", "on: kvm2"));
+    for _ in 0..2 {
+        let plan = plan_for(&world, &file);
+        let shown = show(&plan);
+        assert!(shown.contains("host 10.77.0.21 (10.77.0.21) left the file"), "{shown}");
+        assert!(!shown.contains("define guest"), "{shown}");
+        run(&world, &plan);
+    }
+}
+
+#[test]
 fn a_hypervisor_that_came_back_from_the_dead_is_asked_again_before_it_leaves() {
     let world = applied(CLUSTER);
     // It is not reached, and named as dead; its guest is undefined there, as on a host that is installed anew.

@@ -137,6 +137,13 @@ impl Members {
         Self::read(records.iter().map(|(host, record)| (*host, record)), dead)
     }
 
+    /// Takes hypervisors up by addresses that something else shows, where the records are of an older stor and remember none.
+    pub fn or_shown(&mut self, shown: impl Iterator<Item = String>) {
+        if self.known.is_empty() {
+            self.known.extend(shown.map(|address| (Member { host: address.clone(), address }, None)));
+        }
+    }
+
     /// Every remembered hypervisor, sorted.
     pub fn all(&self) -> impl Iterator<Item = &Member> {
         self.known.keys()
@@ -205,6 +212,12 @@ impl Member {
     pub fn of(entry: &Owned) -> Option<Self> {
         let (host, address) = entry.name.split_once(' ').filter(|_| entry.kind == OwnedKind::Member)?;
         Some(Self { host: host.to_owned(), address: address.to_owned() })
+    }
+
+    /// The entry of a hypervisor that is not in the file.
+    #[must_use]
+    pub fn entry_of_absent(&self) -> Owned {
+        Owned::new(OwnedKind::Member, format!("{} {}", self.host, self.address))
     }
 
     /// The entry of a hypervisor in the record of `on`.

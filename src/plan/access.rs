@@ -150,7 +150,8 @@ fn may_lose(scene: &Scene<'_>, backend: &dyn Backend, client: &str) -> Result<()
         "neither the file nor the records say which host it is, so nobody knows whether it uses the storage"
             .to_owned(),
         format!(
-            "let it in with `allow:`; or, if nothing on it uses the storage any more, `stor apply --dead '{client}'`"
+            "if it was a hypervisor, write it back under hosts: without `hypervisor: true`, so that it is asked; if it is a client without \
+             guests, let it in with `allow:`; or, if nothing on it uses the storage any more, `stor apply --dead '{client}'`"
         ),
     )
 }

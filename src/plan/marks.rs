@@ -23,6 +23,7 @@ grep -lsxF -e "# BEGIN stor $cluster" /root/.ssh/authorized_keys | sed 's/^/mark
 [ ! -d "/var/lib/stor/$cluster" ] || find "/var/lib/stor/$cluster" -type f ! -name '.*' | sed 's/^/mark /'
 grep -lsF -e "\"stor-$cluster." /etc/target/saveconfig.json | sed 's/^/mark /'
 grep -lsxF -e "user.stor.cluster=$cluster" /var/lib/glusterd/vols/*/info | sed 's!^/var/lib/glusterd/vols/!volume !; s!/info$!!'
+sed -n "/^# BEGIN stor $cluster\$/,/^# END stor $cluster\$/s/^restrict,from=\"\([^\"]*\)\".*/peer \1/p" /root/.ssh/authorized_keys 2>/dev/null
 cat /sys/class/iscsi_session/session*/targetname 2>/dev/null | sed 's/^/session /'
 sed -n 's/^[[:blank:]]*InitiatorName=[[:blank:]]*/initiator /p' /etc/iscsi/initiatorname.iscsi 2>/dev/null
 ip -o addr show 2>/dev/null | awk '{ sub(/\/.*/, "", $4); print "address " $4 }'
@@ -40,6 +41,8 @@ pub(super) struct Marks {
     pub addresses: BTreeSet<String>,
     /// Targets that its kernel is logged in to.
     pub sessions: BTreeSet<String>,
+    /// Addresses of hypervisors whose libvirt may log in.
+    pub peers: BTreeSet<String>,
     /// The name with which its kernel logs in.
     pub initiator: Option<String>,
 }
@@ -59,6 +62,7 @@ pub(super) fn read(seen: &Observations, cluster: &ClusterName, host: &HostId) ->
             "mark" => _ = marks.files.insert(rest),
             "volume" => _ = marks.volumes.insert(rest),
             "address" => _ = marks.addresses.insert(rest),
+            "peer" => _ = marks.peers.insert(rest),
             "session" => _ = marks.sessions.insert(rest),
             "initiator" => marks.initiator = Some(rest),
             _ => {}
@@ -130,11 +134,18 @@ mod tests {
         for name in ["a.mount", ".a.mount.stor-new", "a.mount.bak", "a.mount~", "a.d/stor.conf"] {
             put(&format!("/etc/systemd/system/{name}"), header);
         }
+        put(
+            "/root/.ssh/authorized_keys",
+            "restrict,from=\"10.0.0.9\",command=\"x\" ssh-ed25519 A\n# BEGIN stor homelab\n\
+             restrict,from=\"10.0.0.2\",command=\"x y\" ssh-ed25519 AAAA\n# END stor homelab\n",
+        );
         put("/etc/exports.d/other.exports", "# Written by stor for cluster home. x\n");
         put("/var/lib/stor/homelab/known_hosts", header);
         put("/var/lib/stor/homelab/.known_hosts.stor-new", header);
-        let script =
-            SHOW.replace(" /etc/", &format!(" {}", at("/etc/"))).replace("/var/lib/", &at("/var/lib/"));
+        let script = ["/etc/", "/root/"].iter().fold(SHOW.to_owned(), |script, directory| {
+            script.replace(&format!(" {directory}"), &format!(" {}", at(directory)))
+        });
+        let script = script.replace("/var/lib/", &at("/var/lib/"));
         let shown =
             std::process::Command::new("sh").args(["-c", &script, "marks", "homelab"]).output().unwrap();
         let shown = String::from_utf8(shown.stdout).unwrap();
@@ -143,11 +154,14 @@ mod tests {
             .filter_map(|line| line.strip_prefix("mark ")?.strip_prefix(root.path().to_str()?))
             .collect();
         marks.sort_unstable();
+        let peers: Vec<&str> = shown.lines().filter_map(|line| line.strip_prefix("peer ")).collect();
+        assert_eq!(peers, ["10.0.0.2"]);
         assert_eq!(
             marks,
             [
                 "/etc/systemd/system/a.d/stor.conf",
                 "/etc/systemd/system/a.mount",
+                "/root/.ssh/authorized_keys",
                 "/var/lib/stor/homelab/known_hosts"
             ]
         );

@@ -24,7 +24,9 @@ pub(super) fn taken_up(scene: &Scene<'_>, dead: &Dead, apart: &BTreeSet<HostId>)
     let on = |host: &HostId| {
         let members = cluster.hypervisors().map(|hypervisor| Member::entry(hypervisor, host));
         let dead = dead.iter().map(|name| Owned::new(OwnedKind::DeadHost, name.as_str()));
-        let mut notes: Vec<Owned> = members.chain(dead).collect();
+        // Those that only an older stor's keys show are gone from there with the next step.
+        let lost = scene.members.lost(&cluster.hosts).into_iter().map(Member::entry_of_absent);
+        let mut notes: Vec<Owned> = members.chain(dead).chain(lost).collect();
         notes.extend(guests(scene, host));
         notes.extend(identified(scene, host));
         notes

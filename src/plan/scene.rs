@@ -52,7 +52,15 @@ impl<'a> Scene<'a> {
         let records: BTreeMap<_, _> =
             hosts().map(|host| (host.clone(), Record::observed(seen, &cluster.name, host))).collect();
         let known = records.iter().filter_map(|(host, record)| Some((host, record.as_ref().ok()?)));
-        let members = Members::read(known.clone(), dead);
+        let mut members = Members::read(known.clone(), dead);
+        let marks: BTreeMap<_, _> =
+            hosts().map(|host| (host.clone(), marks::read(seen, &cluster.name, host))).collect();
+        let of_older = marks.iter().filter(|(host, _)| {
+            known.clone().any(|(other, record)| other == *host && !record.owned.is_empty())
+        });
+        members.or_shown(
+            of_older.filter_map(|(_, marks)| marks.as_ref().ok()).flat_map(|marks| marks.peers.clone()),
+        );
         let mut plain = members.plain(&cluster.hosts);
         let was_client =
             |record: &Record| record.owned.iter().any(|entry| traces::is_client_side(entry.kind));
@@ -65,13 +73,12 @@ impl<'a> Scene<'a> {
             .values()
             .filter_map(|host| Some((host.id.clone(), domains::read(seen, &host.id, driver(host)?))));
         let domains = domains.collect();
-        let marks = hosts().map(|host| (host.clone(), marks::read(seen, &cluster.name, host)));
         let table = |host| seen.answer(host, &mounts()).map(|answer| mount_table::parse(&answer.stdout));
         let mounts = hosts().map(|host| (host.clone(), table(host)));
         let guards =
             cluster.hosts.keys().map(|host| (host.clone(), guard::read(cluster, backends, seen, host)));
         let guards = guards.collect();
-        let (marks, mounts) = (marks.collect(), mounts.collect());
+        let mounts = mounts.collect();
         Self { cluster, seen, backends, records, members, plain, marks, mounts, domains, guards }
     }
 

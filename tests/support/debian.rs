@@ -255,6 +255,9 @@ impl Debian {
                 out.push_str(&format!("volume {name}\n"));
             }
         }
+        let keys = files.text(&path("/root/.ssh/authorized_keys")).unwrap_or_default();
+        let peers = keys.lines().filter_map(|line| line.split_once("from=\"")?.1.split_once('"'));
+        peers.for_each(|(address, _)| out.push_str(&format!("peer {address}\n")));
         self.addresses.iter().for_each(|address| out.push_str(&format!("address {address}\n")));
         out
     }
