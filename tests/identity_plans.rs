@@ -72,6 +72,28 @@ fn a_guest_renamed_in_the_file_while_it_runs_is_not_defined_a_second_time() {
 }
 
 #[test]
+fn a_guest_renamed_in_the_file_does_not_leave_its_tpm_behind() {
+    let plan = renamed(|world| {
+        let tpm = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm></devices>";
+        world
+            .libvirt
+            .daemon(&host("kvm1"), |d| {
+                let domain = d.domains.get_mut("web1").unwrap();
+                domain.state = DomainState::ShutOff;
+                domain.xml = domain.xml.replace("</devices>", tpm);
+            })
+            .unwrap();
+    });
+    let blocked = plan.blocked.iter().find(|blocked| blocked.subject.name == "web1").unwrap();
+    assert!(
+        blocked.reason.contains("web9") && blocked.reason.contains("TPM") && blocked.hint.is_some(),
+        "{blocked:?}"
+    );
+    let undefines = |effect: &Effect| matches!(effect, Effect::UndefineGuest { .. });
+    assert!(!plan.steps().any(|step| undefines(&step.effect)), "{}", show(&plan));
+}
+
+#[test]
 fn a_domain_of_another_name_on_an_image_of_the_file_is_seen_by_whatever_way_it_reaches_it() {
     let file = cluster(CLUSTER);
     let ways = [

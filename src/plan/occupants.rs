@@ -44,6 +44,29 @@ pub(super) fn look(
     Ok(())
 }
 
+/// Blocks the removal of a domain whose image a guest of the file is to write from now on, while its firmware variables or TPM would stay
+/// behind under its own name and UUID: the new guest would begin without them.
+pub(super) fn has_no_heir(scene: &Scene<'_>, host: &HostId, domain: &Domain) -> Result<(), Box<Blocked>> {
+    if domain.state.is_empty() {
+        return Ok(());
+    }
+    let uses = |image: &ImageId| domain.disks.iter().any(|disk| is(scene, image, &disk.source()));
+    let heir = |guest: &&GuestEntry| {
+        scene.cluster.guest_uuid(&guest.id) != domain.uuid && written(scene, guest).iter().any(uses)
+    };
+    let Some(guest) = scene.cluster.guests.values().find(heir) else { return Ok(()) };
+    let kept: Vec<String> = domain.state.iter().map(ToString::to_string).collect();
+    let (name, uuid, kept) = (&domain.name, &domain.uuid, kept.join(" and "));
+    let reason = format!("guest {} of the file takes over its image, but not its {kept}", guest.id);
+    let hint = format!(
+        "if it is a new name only: `virsh domrename {name} {0}` on {host}, and UUID {uuid} into {0}'s domain XML; else undefine {name} \
+         yourself (`virsh undefine --keep-nvram --keep-tpm {name}`)",
+        guest.id
+    );
+    let subject = ResourceId::new(ResourceKind::Guest, name);
+    Err(Box::new(Blocked::new(Wave::ReleaseGuest, subject, reason).on(host).hint(hint)))
+}
+
 fn shown(host: &HostId, domain: &Domain) -> String {
     let state = if domain.active { "runs" } else { "is defined" };
     format!("domain {}, UUID {}, {state} on {host} with it", domain.name, domain.uuid)

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::DeleteData;
 use super::domains::{Domain, DomainsError};
-use super::guard;
 use super::scene::Scene;
 use super::users;
+use super::{guard, occupants};
 use crate::model::{
     AbsPath, BlockSpec, Blocked, Command, Difference, Effect, FileMode, Finding, FindingCode, GuestId,
     HostId, Owned, OwnedKind, Proposal, ResourceId, ResourceKind, Risk, SecretId, Severity, Step, StorageId,
@@ -195,7 +195,7 @@ fn steps(scene: &Scene<'_>, host: &HostId, entry: &Owned, data: Data<'_>) -> Res
         OwnedKind::Guest if is_left_behind(scene, host, entry, data) => {
             left_behind(scene, &removal(ResourceKind::Guest))?
         }
-        OwnedKind::Guest => guest(scene, &removal(ResourceKind::Guest))?,
+        OwnedKind::Guest => guest(scene, &removal(ResourceKind::Guest), data)?,
         OwnedKind::Pool => {
             let effect = Effect::RemovePool { name: name.to_owned() };
             vec![removal(ResourceKind::Pool).step(Wave::ReleasePool, format!("remove pool {name}"), effect)]
@@ -336,7 +336,7 @@ fn left_behind(scene: &Scene<'_>, removal: &Removal<'_>) -> Result<Vec<Step>, Bo
 }
 
 /// A guest is undefined where it is now, and only when it is shut off and still the one that stor defined.
-fn guest(scene: &Scene<'_>, removal: &Removal<'_>) -> Result<Vec<Step>, Box<Blocked>> {
+fn guest(scene: &Scene<'_>, removal: &Removal<'_>, data: Data<'_>) -> Result<Vec<Step>, Box<Blocked>> {
     let name = removal.entry.name.as_str();
     let subject = || ResourceId::new(ResourceKind::Guest, name);
     let unknown = |error: &DomainsError| !matches!(error, DomainsError::NoLibvirt(_));
@@ -368,6 +368,9 @@ fn guest(scene: &Scene<'_>, removal: &Removal<'_>) -> Result<Vec<Step>, Box<Bloc
             let reason = format!("guest {name} runs on {host}");
             let hint = format!("shut it down first, e.g. virsh shutdown {name}");
             return Err(Box::new(Blocked::new(Wave::ReleaseGuest, subject(), reason).on(host).hint(hint)));
+        }
+        if matches!(data, Data::Keep) {
+            occupants::has_no_heir(scene, host, domain)?;
         }
         let effect = Effect::UndefineGuest { name: name.to_owned(), uuid: domain.uuid.clone() };
         let kept: String = domain.state.iter().map(|state| format!(", {state}")).collect();
