@@ -186,7 +186,7 @@ impl Debian {
                 Some(libvirt) => virsh::run(libvirt, &self.id, args),
                 None => failure(127, "sh: 1: virsh: not found\n"),
             },
-            ("grep", args) => self.grep_sources(args),
+            ("grep", args) => virsh::grep_sources(self.libvirt.as_ref(), &self.id, args),
             ("cat", ["/proc/self/mountinfo"]) => answer(0, self.mountinfo()),
             ("ls", _) if self.packages.contains("glusterfs-server") => {
                 answer(0, self.pool.lock().unwrap().kept(&self.id))
@@ -412,24 +412,6 @@ impl Debian {
             ));
         }
         out
-    }
-
-    /// Lines of the domains' definitions that have one of the tags asked for.
-    fn grep_sources(&self, args: &[&str]) -> Answer {
-        let tags: Vec<&str> = args.iter().filter_map(|arg| arg.strip_prefix('<')).collect();
-        let directory = args.iter().find(|arg| arg.starts_with("/etc/libvirt/")).unwrap();
-        let Some(libvirt) = &self.libvirt else { return answer(2, "") };
-        let mut out = String::new();
-        libvirt.daemon(&self.id, |daemon| {
-            for domain in daemon.domains.values() {
-                let lines =
-                    domain.xml.split('<').filter(|tag| tags.iter().any(|asked| tag.starts_with(asked)));
-                lines.for_each(|tag| {
-                    out.push_str(&format!("{directory}/{}.xml: <{}\n", domain.name, tag.trim_end()))
-                });
-            }
-        });
-        answer(i32::from(out.is_empty()), out)
     }
 
     fn keygen(&self, args: &[&str], files: &mut Files) -> Answer {

@@ -118,3 +118,20 @@ fn secrets(daemon: &FakeDaemon, text: &str) -> Answer {
     }
     out
 }
+
+/// Lines of the domains' definitions that have one of the tags that grep(1) is asked for.
+pub fn grep_sources(libvirt: Option<&FakeConnector>, host: &HostId, args: &[&str]) -> Answer {
+    let tags: Vec<&str> = args.iter().filter_map(|arg| arg.strip_prefix('<')).collect();
+    let directory = args.iter().find(|arg| arg.starts_with("/etc/libvirt/")).unwrap();
+    let Some(libvirt) = libvirt else { return answer(2, "") };
+    let mut out = String::new();
+    libvirt.daemon(host, |daemon| {
+        for domain in daemon.domains.values() {
+            let asked = |tag: &&str| tags.iter().any(|asked| tag.starts_with(asked));
+            domain.xml.split('<').filter(asked).for_each(|tag| {
+                out.push_str(&format!("{directory}/{}.xml: <{}\n", domain.name, tag.trim_end()));
+            });
+        }
+    });
+    answer(i32::from(out.is_empty()), out)
+}
