@@ -56,6 +56,8 @@ pub(super) struct Domain {
     pub autostart: bool,
     /// Whether it runs, is paused, or is in any state but shut off or crashed.
     pub active: bool,
+    /// Whether it stands still because a migration or its start holds it, as an incoming one does.
+    pub transit: bool,
     /// What its disks are on.
     pub disks: Vec<DiskUse>,
     /// What the host keeps of it in files beside them.
@@ -149,6 +151,7 @@ fn parse(driver: Driver, text: &str) -> Result<Vec<Domain>, &'static str> {
             uuid,
             autostart: false,
             active: true,
+            transit: false,
             disks: Vec::new(),
             state: BTreeSet::new(),
         });
@@ -180,10 +183,14 @@ fn statistics<'a>(lines: impl Iterator<Item = &'a str>, domains: &mut [Domain]) 
     }
 }
 
-/// `virDomainState`: 5 is shut off, 6 crashed; a domain that no statistic names counts as active.
+/// `virDomainState`: 3 is paused, 5 shut off, 6 crashed; a domain that no statistic names counts as active. `virDomainPausedReason`: 2 is a
+/// migration, 11 a start, 12 and 13 post-copy.
 fn statistic(domain: &mut Domain, key: &str, value: &str) {
     if key == "state.state" {
         domain.active = !matches!(value, "5" | "6");
+        domain.transit = value == "3";
+    } else if key == "state.reason" {
+        domain.transit &= matches!(value, "2" | "11" | "12" | "13");
     } else if key.starts_with("block.") && key.ends_with(".path") {
         domain.disks.push(DiskUse::Path(value.to_owned()));
     }
@@ -296,6 +303,7 @@ mod tests {
             uuid: String::new(),
             autostart: false,
             active: false,
+            transit: false,
             disks: Vec::new(),
             state: BTreeSet::new(),
         };

@@ -154,12 +154,24 @@ pub(super) fn is_ours(scene: &Scene<'_>, guest: &GuestEntry, domain: &Domain) ->
     domain.uuid == scene.cluster.guest_uuid(&guest.id)
 }
 
+/// A guest that several hosts have; while it moves, two of them do.
 fn clash(guest: &GuestEntry, found: &[(&HostId, &Domain)]) -> Finding {
-    let message = format!("guest {} is defined on {} hosts", guest.id, found.len());
-    let finding = Finding::new(Severity::Error, FindingCode::NameClash, subject(guest), message)
-        .remedy("undefine it on every host but the one where it belongs; never start it on two");
+    let moves = found.iter().filter(|(_, domain)| !domain.transit).count() <= 1;
+    let finding = if moves {
+        let message = format!("guest {} is on its way between hosts", guest.id);
+        Finding::new(Severity::Advice, FindingCode::JobActive, subject(guest), message)
+            .remedy("`stor migrate` watches it to its end")
+    } else {
+        let message = format!("guest {} is defined on {} hosts", guest.id, found.len());
+        Finding::new(Severity::Error, FindingCode::NameClash, subject(guest), message)
+            .remedy("undefine it on every host but the one where it belongs; never start it on two")
+    };
     found.iter().fold(finding, |finding, (host, domain)| {
-        let state = if domain.active { "active" } else { "shut off" };
+        let state = match (domain.transit, domain.active) {
+            (true, _) => "held by a migration",
+            (false, true) => "active",
+            (false, false) => "shut off",
+        };
         finding.evidence(format!("host {host}: {}, {state}", guest.id))
     })
 }
