@@ -146,9 +146,7 @@ mod tests {
             script.replace(&format!(" {directory}"), &format!(" {}", at(directory)))
         });
         let script = script.replace("/var/lib/", &at("/var/lib/"));
-        let shown =
-            std::process::Command::new("sh").args(["-c", &script, "marks", "homelab"]).output().unwrap();
-        let shown = String::from_utf8(shown.stdout).unwrap();
+        let shown = duct::cmd("sh", ["-c", &script, "marks", "homelab"]).read().unwrap();
         let mut marks: Vec<&str> = shown
             .lines()
             .filter_map(|line| line.strip_prefix("mark ")?.strip_prefix(root.path().to_str()?))
