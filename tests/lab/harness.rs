@@ -10,6 +10,20 @@ use nix::fcntl::{Flock, FlockArg};
 /// The cluster file of the README's demo, with its hosts, volume, image and guest.
 pub const DEMO: &str = include_str!("../../playbooks/gluster-live-migration/cluster.yaml");
 
+/// A playbook that waits until the guest has written twenty beats more, and reads all of them.
+pub const BEATS: &str = "version: 1
+title: beats
+cluster: cluster.yaml
+steps:
+  - expect: { heartbeat: { guest: web1, beats: 20, within: 60 } }
+";
+
+/// The image shows all beats so far, by one writer, and the guest goes on writing; `beats.yaml` has to be there.
+#[track_caller]
+pub fn beats(lab: &Lab) {
+    lab.lab(&["run", "beats.yaml"]).exits(0).says(&["none lost, none doubled, one writer"]);
+}
+
 /// A running lab; dropped, it is taken down whatever happened.
 pub struct Lab {
     dir: tempfile::TempDir,

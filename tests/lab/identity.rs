@@ -1,7 +1,7 @@
 //! One image, one active guest, and a guest is its UUID: other names of an image, strangers with a guest's name, hosts whose virsh
 //! asks another daemon. Real libvirt, QEMU and GlusterFS; the guest's heartbeat is the judge.
 
-use crate::harness::{DEMO, Lab, ended};
+use crate::harness::{BEATS, DEMO, Lab, beats, ended};
 
 const NAME: &str = "e2e-identity";
 
@@ -31,18 +31,6 @@ fn an_image_has_one_guest_and_a_guest_is_its_uuid() {
     a_guest_renamed_in_the_file_while_it_runs_stays_one(&lab);
     beats(&lab);
     strangers_with_a_guests_name_are_left_alone(&lab);
-}
-
-const BEATS: &str = "version: 1
-title: beats
-cluster: cluster.yaml
-steps:
-  - expect: { heartbeat: { guest: web1, beats: 20, within: 60 } }
-";
-
-#[track_caller]
-fn beats(lab: &Lab) {
-    lab.lab(&["run", "beats.yaml"]).exits(0).says(&["none lost, none doubled, one writer"]);
 }
 
 /// Defines a domain by hand and starts it, without anything to boot.

@@ -4,7 +4,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::harness::{DEMO, Lab};
+use crate::harness::{BEATS, DEMO, Lab};
 
 const PLACE: &str = "/var/lib/libvirt/images/gfs";
 const UUID: &str = "11111111-2222-4333-8444-000000000001";
@@ -48,13 +48,6 @@ fn what_lies_beside_and_below_an_image_is_looked_at_and_kept() {
     an_image_that_the_file_calls_raw_and_is_not_is_no_image_of_it(&lab);
     destroying_keeps_them_too(&lab);
 }
-
-const BEATS: &str = "version: 1
-title: beats
-cluster: cluster.yaml
-steps:
-  - expect: { heartbeat: { guest: web1, beats: 20, within: 60 } }
-";
 
 fn digest(lab: &Lab, host: &str, paths: &str) -> String {
     lab.on(host, &format!("cd / && find {paths} -type f ! -name '*.lock' | sort | xargs -r sha256sum"))

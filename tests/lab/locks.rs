@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::harness::{DEMO, Lab, ended};
+use crate::harness::{BEATS, DEMO, Lab, beats, ended};
 
 const NAME: &str = "e2e-locks";
 const MOUNT: &str = "/var/lib/libvirt/images/gfs";
@@ -27,19 +27,6 @@ fn locks_and_planted_links_cost_nobody_a_guest_or_a_file() {
     links_planted_on_the_share_lead_nowhere(&lab);
     beats(&lab);
     lab.lab(&["plan", "--detailed-exitcode"]).exits(0);
-}
-
-const BEATS: &str = "version: 1
-title: beats
-cluster: cluster.yaml
-steps:
-  - expect: { heartbeat: { guest: web1, beats: 20, within: 60 } }
-";
-
-/// The image shows all beats so far, by one writer, and the guest goes on writing.
-#[track_caller]
-fn beats(lab: &Lab) {
-    lab.lab(&["run", "beats.yaml"]).exits(0).says(&["none lost, none doubled, one writer"]);
 }
 
 /// Hosts that have a definition of the guest, and those where QEMU runs it.

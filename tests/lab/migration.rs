@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use stor::model::HostId;
 
-use crate::harness::{DEMO, Lab};
+use crate::harness::{BEATS, DEMO, Lab, beats};
 
 #[test]
 fn whatever_breaks_while_a_guest_moves_it_runs_on_in_one_place() {
@@ -27,19 +27,6 @@ fn whatever_breaks_while_a_guest_moves_it_runs_on_in_one_place() {
     the_link_is_cut_for_a_while(&lab);
     the_source_loses_power(&lab);
     lab.lab(&["plan", "--detailed-exitcode"]).exits(0);
-}
-
-const BEATS: &str = "version: 1
-title: beats
-cluster: cluster.yaml
-steps:
-  - expect: { heartbeat: { guest: web1, beats: 20, within: 60 } }
-";
-
-/// The image shows all beats so far, by one writer, and the guest goes on writing.
-#[track_caller]
-fn beats(lab: &Lab) {
-    lab.lab(&["run", "beats.yaml"]).exits(0).says(&["none lost, none doubled, one writer"]);
 }
 
 /// Where QEMU runs the guest, asked of the kernels.

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::harness::{DEMO, Lab};
+use crate::harness::{BEATS, DEMO, Lab, beats};
 
 const IMAGE: &str = "/var/lib/libvirt/images/gfs/web1.img";
 
@@ -18,18 +18,6 @@ fn a_guest_goes_there_and_back_shut_off_and_its_disk_stays_as_it_is() {
     what_a_host_keeps_of_a_guest_forbids_it(&lab);
     a_killed_stor_is_finished_by_the_next(&lab);
     lab.lab(&["plan", "--detailed-exitcode"]).exits(0);
-}
-
-const BEATS: &str = "version: 1
-title: beats
-cluster: cluster.yaml
-steps:
-  - expect: { heartbeat: { guest: web1, beats: 20, within: 60 } }
-";
-
-#[track_caller]
-fn beats(lab: &Lab) {
-    lab.lab(&["run", "beats.yaml"]).exits(0).says(&["none lost, none doubled, one writer"]);
 }
 
 fn checksum(lab: &Lab, host: &str) -> String {
